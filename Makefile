@@ -1,0 +1,49 @@
+export GOTOOLCHAIN = auto
+
+# How long `make fuzz` runs each target.
+FUZZTIME ?= 1m
+# What `postern version` says of a build by hand.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+STATICCHECK = go tool -modfile=.ci/tools.mod staticcheck
+
+.PHONY: help demo build test e2e check lint bench fuzz
+
+help: ## Show this list.
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: ## Try Postern: a provider, an application and Postern in one process, nothing to install.
+	go run ./cmd/demo
+
+build: ## Build the postern program.
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' ./cmd/postern
+
+test: ## Run the unit and flow tests with the race detector and a real Redis.
+	.ci/install test
+	CGO_ENABLED=1 go test -race -shuffle=on ./...
+
+e2e: ## Drive a browser through Postern, npm oidc-provider and Redis. SCREENSHOTS=folder keeps pictures of the pages.
+	.ci/install e2e
+	POSTERN_SCREENSHOTS='$(abspath $(SCREENSHOTS))' go test -tags=e2e -count=1 -timeout=10m ./cmd/postern/e2e
+
+lint: ## Check the form of the code, go.mod, and that the generated parts are current.
+	@unformatted=$$(gofmt -l cmd config proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
+	go vet -tags=e2e ./...
+	$(STATICCHECK) -tags=e2e ./...
+	go mod tidy -diff
+	go mod verify
+	go test -run='^Test(Floors|Reference)' ./cmd/postern ./config
+
+check: lint e2e ## Everything beside `make test` that must hold: lint, e2e, the demo, a static build, a quick bench.
+	$(MAKE) build
+	go run ./cmd/bench --quick
+
+bench: ## Print CPU per request and throughput: direct, a bare ReverseProxy and Postern, in alternating rounds.
+	go run ./cmd/bench
+
+fuzz: ## Fuzz each target for FUZZTIME (default 1m).
+	@grep -rnoE --include='*_test.go' 'func Fuzz[A-Za-z0-9_]+' cmd config proxy session | \
+	sed -E 's|^(.*)/[^/]+:[0-9]+:func (.*)|\1 \2|' | while read -r package target; do \
+		echo "$$package $$target"; \
+		go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "./$$package" || exit 1; \
+	done

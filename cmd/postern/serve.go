@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	goversion "go/version"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"postern/config"
+	"postern/proxy"
+	"postern/session"
+	"postern/session/memstore"
+	"postern/session/redisstore"
+)
+
+// Limits of the listeners. Bodies have none: they stream, and an upload may take hours.
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 120 * time.Second
+	maxHeaderBytes    = 64 << 10
+)
+
+// serve runs Postern until ctx ends, then drains.
+//
+// Flow of the end: not ready → drain_delay → stop accepting, end streams spread over what is left → running requests finish within
+// shutdown_timeout → refreshes under way are stored → exit.
+func serve(ctx context.Context, o *options) error {
+	cfg, err := load(o)
+	if err != nil {
+		return err
+	}
+	if problems := cfg.CheckFiles(); len(problems.Errors()) > 0 {
+		return problems.Errors()
+	}
+	log := newLogger(os.Stderr, cfg.Server.Log)
+	warnAtStart(log, cfg)
+	store, err := openStore(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log})
+	if err != nil {
+		return err
+	}
+	s, err := listen(cfg, p, log)
+	if err != nil {
+		return err
+	}
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.Run(work) })
+	defer running.Wait()
+	defer stopWork()
+
+	failed := s.serve()
+	p.Listening()
+	log.Info("serving", "version", version, "listen", s.public.addr(), "admin_listen", s.admin.addr(), "config", o.config)
+	select {
+	case err = <-failed:
+		log.Error("listener failed", "error", err)
+	case <-ctx.Done():
+	}
+	return errors.Join(err, drain(p, s, cfg.Server, log))
+}
+
+// drain ends serving without losing anything that runs.
+func drain(p *proxy.Proxy, s *servers, c config.Server, log *slog.Logger) error {
+	log.Info("draining", "drain_delay", c.DrainDelay, "shutdown_timeout", c.ShutdownTimeout)
+	p.Drain()
+	time.Sleep(c.DrainDelay)
+	ctx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
+	defer cancel()
+	var ending sync.WaitGroup
+	ending.Go(func() {
+		// Streams end before the time is up, so that their last bytes still go out.
+		streams, cancel := context.WithTimeout(ctx, c.ShutdownTimeout*8/10)
+		defer cancel()
+		p.EndStreams(streams)
+	})
+	err := s.shutdown(ctx)
+	ending.Wait()
+	err = errors.Join(err, p.Close(ctx))
+	if err != nil {
+		log.Warn("stopped before everything had finished", "error", err)
+		return nil // the time was used up as configured: that is no failure of the process
+	}
+	log.Info("stopped")
+	return nil
+}
+
+func newLogger(w io.Writer, c config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // checked by config; the zero level is info
+	ho := &slog.HandlerOptions{Level: level}
+	if c.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, ho))
+	}
+	return slog.New(slog.NewJSONHandler(w, ho))
+}
+
+// warnAtStart says once what an operator should know.
+func warnAtStart(log *slog.Logger, cfg *config.Config) {
+	for _, p := range append(cfg.Warnings, cfg.CheckFiles().Warnings()...) {
+		log.Warn("configuration", "problem", p.String())
+	}
+	if o := cfg.Server.Origin(""); o != nil && o.Scheme == "http" {
+		log.Warn("the public origin is plain http: cookies are not Secure; use this for trying out only", "origin", o.String())
+	}
+	if v := runtime.Version(); goversion.Compare(v, "go1.26.9") < 0 || goversion.Lang(v) == "go1.27" && goversion.Compare(v, "go1.27.2") < 0 {
+		log.Warn("built with a Go whose net/http has known request smuggling; Postern refuses CONNECT itself, rebuild all the same", "go", v)
+	}
+}
+
+// openStore makes the session store. It opens no connection: Redis may come up later.
+func openStore(cfg *config.Config, log *slog.Logger) (session.Store, error) {
+	r := cfg.Session.Store.Redis
+	if r == nil {
+		return memstore.New(memstore.Options{}), nil
+	}
+	o := redisstore.Options{URL: r.URL.String(), KeyPrefix: r.KeyPrefix, Timeout: r.Timeout, Log: log}
+	if !r.Password.IsZero() {
+		o.Password = r.Password.Value
+	}
+	if r.URL.Scheme == "rediss" {
+		t, err := redisstore.TLSConfig(r.CAFile, r.URL.Hostname())
+		if err != nil {
+			return nil, err
+		}
+		o.TLS = t
+	}
+	return redisstore.New(o)
+}
+
+// server is one listener with what it serves.
+type server struct {
+	http     *http.Server
+	listener net.Listener
+}
+
+func (s *server) addr() string { return s.listener.Addr().String() }
+
+// servers are all listeners of the process; redirect may be nil.
+type servers struct {
+	public, admin, redirect *server
+}
+
+func (s *servers) all() []*server {
+	all := []*server{s.public, s.admin}
+	if s.redirect != nil {
+		all = append(all, s.redirect)
+	}
+	return all
+}
+
+// listen opens every listener, or none.
+func listen(cfg *config.Config, p *proxy.Proxy, log *slog.Logger) (_ *servers, err error) {
+	s := &servers{}
+	defer func() {
+		if err != nil {
+			for _, one := range s.all() {
+				if one != nil {
+					one.listener.Close()
+				}
+			}
+		}
+	}()
+	var tlsConfig *tls.Config
+	if t := cfg.Server.TLS; t != nil {
+		if tlsConfig, err = newTLSConfig(t.CertFile, t.KeyFile); err != nil {
+			return nil, fmt.Errorf("server.tls: %w", err)
+		}
+	}
+	if s.public, err = open(cfg.Server.Listen, p, tlsConfig, log); err != nil {
+		return nil, fmt.Errorf("server.listen: %w", err)
+	}
+	if s.admin, err = open(cfg.Server.AdminListen, p.Admin(), nil, log); err != nil {
+		return nil, fmt.Errorf("server.admin_listen: %w", err)
+	}
+	if cfg.Server.RedirectListen != "" {
+		if s.redirect, err = open(cfg.Server.RedirectListen, p.Redirect(), nil, log); err != nil {
+			return nil, fmt.Errorf("server.redirect_listen: %w", err)
+		}
+	}
+	return s, nil
+}
+
+func open(address string, h http.Handler, t *tls.Config, log *slog.Logger) (*server, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return &server{listener: l, http: &http.Server{
+		Handler:           h,
+		TLSConfig:         t,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 250,
+			PingTimeout:          15 * time.Second,
+			SendPingTimeout:      30 * time.Second,
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers' connections do wrong is no news
+	}}, nil
+}
+
+// serve starts every listener; the channel gets the first that fails.
+func (s *servers) serve() <-chan error {
+	failed := make(chan error, len(s.all()))
+	for _, one := range s.all() {
+		go func() { // ends with shutdown
+			var err error
+			if one.http.TLSConfig != nil {
+				err = one.http.ServeTLS(one.listener, "", "")
+			} else {
+				err = one.http.Serve(one.listener)
+			}
+			if !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		}()
+	}
+	return failed
+}
+
+// shutdown stops accepting and waits for running requests; the admin listener goes last. What is left when ctx ends is cut.
+func (s *servers) shutdown(ctx context.Context) error {
+	var errs []error
+	for _, one := range []*server{s.public, s.redirect, s.admin} {
+		if one == nil {
+			continue
+		}
+		if err := one.http.Shutdown(ctx); err != nil {
+			errs = append(errs, err)
+			one.http.Close()
+		}
+	}
+	return errors.Join(errs...)
+}

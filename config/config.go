@@ -1,0 +1,107 @@
+// Package config reads Postern's one configuration file.
+//
+// [Load] decodes strictly (an unknown key is a problem), fills the defaults, and checks everything that can be checked
+// without touching the outside world; [Config.CheckFiles] then looks at the files that the configuration names. Both
+// report every problem at once, each with line, column, path and mend. A key or value that a later version will
+// understand is refused as "not supported yet": nothing in the file is ever silently ignored.
+//
+// ${NAME} is replaced from the environment after the YAML was parsed, inside single values only, so a variable can
+// never add structure. [Secret] values are never printed, neither by fmt, JSON, YAML or slog nor in a problem.
+package config
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+)
+
+// Config is one configuration file. [Load] fills the defaults and has checked every rule that [Problems] can name.
+type Config struct {
+	// Server says where Postern listens and what browsers see of it.
+	Server Server `yaml:"server"`
+	// Session says how long people stay signed in and where that is kept.
+	Session Session `yaml:"session"`
+	// Providers are the identity providers by name. The first named one has the plain session cookie.
+	Providers Providers `yaml:"providers"`
+	// ForwardAuth lets another proxy carry the traffic and ask Postern.
+	ForwardAuth *ForwardAuth `yaml:"forward_auth" later:"yes"`
+	// Routes say which requests go where and who may make them.
+	Routes []Route `yaml:"routes"`
+
+	// Warnings are what Load found that does not stop it.
+	Warnings Problems `yaml:"-"`
+
+	src *source // where each key stands in the file; nil for a Config that no file made
+}
+
+// Server is the `server` section.
+type Server struct {
+	// Listen is the address that browsers (or the proxy before Postern) reach.
+	Listen string `yaml:"listen" default:"127.0.0.1:4180"`
+	// PublicURL is the origin that browsers see, such as https://wiki.example.com. Without it, the origin is https and the host of the route.
+	PublicURL *url.URL `yaml:"public_url"`
+	// TrustedProxies lists whose X-Forwarded-* and Forwarded headers are believed, as addresses or networks such as 10.0.0.0/8. Default: nobody's.
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+	// AdminListen is the address of /healthz and /readyz.
+	AdminListen string `yaml:"admin_listen" default:"127.0.0.1:9090"`
+	// Admin opens profiling on the admin listener.
+	Admin *Admin `yaml:"admin"`
+	// DrainDelay is how long Postern stays up, not ready, before it stops accepting.
+	DrainDelay time.Duration `yaml:"drain_delay" default:"0s"`
+	// ShutdownTimeout bounds how long running requests may take to finish after that.
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" default:"20s"`
+	// TLS serves https (and HTTP/2) itself. The files are read again when they change.
+	TLS *TLS `yaml:"tls"`
+	// RedirectListen is an address whose plain http requests are sent to https, for hosts of known routes.
+	RedirectListen string `yaml:"redirect_listen"`
+	// HSTS is the max-age of Strict-Transport-Security on https origins; 0s turns it off.
+	HSTS time.Duration `yaml:"hsts" default:"4320h"`
+	// Prefix is the path under which Postern's own endpoints live.
+	Prefix string `yaml:"prefix" default:"/oauth2"`
+	// ReturnHosts lists further hosts, or host:port, to which a person may be sent after sign-in or sign-out.
+	ReturnHosts []string `yaml:"return_hosts"`
+	// MaxRequestBody refuses larger request bodies with 413.
+	MaxRequestBody Size `yaml:"max_request_body" later:"yes"`
+	// Log says what is logged, and how.
+	Log Log `yaml:"log"`
+	// Tracing exports OpenTelemetry spans.
+	Tracing *Tracing `yaml:"tracing" later:"yes"`
+}
+
+// Admin is the `server.admin` section.
+type Admin struct {
+	// Token is the bearer token that the admin endpoints ask for.
+	Token Secret `yaml:"token"`
+	// ClientCA names the CA file whose client certificates are accepted instead.
+	ClientCA string `yaml:"client_ca" later:"yes"`
+}
+
+// TLS is the `server.tls` section.
+type TLS struct {
+	// CertFile is the PEM file of the certificate chain.
+	CertFile string `yaml:"cert_file"`
+	// KeyFile is the PEM file of the private key.
+	KeyFile string `yaml:"key_file"`
+}
+
+// Log is the `server.log` section.
+type Log struct {
+	// Format is json or text.
+	Format string `yaml:"format" default:"json" oneof:"json text"`
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level" default:"info" oneof:"debug info warn error"`
+}
+
+// Tracing is the `server.tracing` section.
+type Tracing struct {
+	// Endpoint is the OTLP/HTTP address.
+	Endpoint *url.URL `yaml:"endpoint"`
+	// Sample is the share of requests that are traced, 0 to 1.
+	Sample float64 `yaml:"sample"`
+}
+
+// ForwardAuth is the `forward_auth` section.
+type ForwardAuth struct {
+	// Dialect is nginx, traefik, caddy or envoy.
+	Dialect string `yaml:"dialect" oneof:"nginx traefik caddy envoy"`
+}

@@ -1,0 +1,248 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// decoder walks the tree of a file along the structs and notes every problem on the way.
+type decoder struct {
+	src      *source
+	lookup   func(string) (string, bool)
+	problems Problems
+	later    int // >0 inside a key that is not supported yet: that was said once
+}
+
+// field is what the struct tags say about a key.
+type field struct {
+	key       string
+	oneOf     []string // the words that a text may be
+	laterWord []string // those of them that are not supported yet
+	later     bool     // the key itself is not
+	multiline bool     // a text may hold line breaks
+}
+
+// custom is a type with a form of its own, such as "a word or a mapping".
+type custom interface {
+	decodeNode(d *decoder, path string, n ast.Node)
+}
+
+// fieldsOf lists the keys of a struct.
+func fieldsOf(t reflect.Type) (fields []field, index []int) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key := f.Tag.Get("yaml")
+		if key == "" || key == "-" {
+			continue
+		}
+		fields = append(fields, field{
+			key:       key,
+			oneOf:     strings.Fields(f.Tag.Get("oneof")),
+			laterWord: strings.Fields(f.Tag.Get("laterValues")),
+			later:     f.Tag.Get("later") != "",
+			multiline: f.Tag.Get("multiline") != "",
+		})
+		index = append(index, i)
+	}
+	return fields, index
+}
+
+// setDefaults fills the default tags of a struct and of the structs in it.
+func setDefaults(v reflect.Value) {
+	for i := range v.NumField() {
+		f := v.Field(i)
+		text, ok := v.Type().Field(i).Tag.Lookup("default")
+		switch {
+		case !ok && f.Kind() == reflect.Struct && v.Type().Field(i).IsExported():
+			setDefaults(f)
+		case ok && f.Kind() == reflect.Struct: // a union: its zero value, or normalise, is the default
+		case ok:
+			if err := setText(f, text); err != nil {
+				panic("config: default of " + v.Type().Field(i).Name + ": " + err.Error())
+			}
+		}
+	}
+}
+
+// maxProblems bounds what is told about one file.
+const maxProblems = 200
+
+// add notes a problem.
+func (d *decoder) add(m mark, path, what, mend string) {
+	if len(d.problems) >= maxProblems {
+		return
+	}
+	d.problems = append(d.problems, Problem{File: d.src.file, Line: m.line, Column: m.col, Path: path, What: what, Mend: mend})
+}
+
+// fail notes a problem with the value n at path; nothing more will be said about that path.
+func (d *decoder) fail(path string, n ast.Node, what, mend string) {
+	d.src.failed[path] = true
+	d.add(markOf(first(n)), path, what, mend)
+}
+
+// unsupported notes that a key or value is for a later version, once.
+func (d *decoder) unsupported(m mark, path, what string) {
+	if d.later == 0 {
+		d.add(m, path, what+" is not supported yet", "Leave it out until a later version")
+	}
+}
+
+// decode puts n into v.
+func (d *decoder) decode(path string, n ast.Node, v reflect.Value, f field) {
+	if n.Type() == ast.NullType {
+		d.fail(path, n, "has no value", "Give it one, or leave the key out")
+		return
+	}
+	if c, ok := v.Addr().Interface().(custom); ok {
+		c.decodeNode(d, path, n)
+		return
+	}
+	switch {
+	case isText(v.Type()):
+		d.text(path, n, v, f)
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		setDefaults(v.Elem())
+		d.decode(path, n, v.Elem(), f)
+	case v.Kind() == reflect.Struct:
+		d.mapping(path, n, v)
+	case v.Kind() == reflect.Slice:
+		d.list(path, n, v, f)
+	case v.Kind() == reflect.Map:
+		d.dict(path, n, v, f)
+	default:
+		panic("config: no decoding of " + v.Type().String())
+	}
+}
+
+// entry is one key of a mapping.
+type entry struct {
+	key   string
+	at    mark
+	value ast.Node
+}
+
+// entries are the keys of a mapping, each once; false with a problem when n is none.
+func (d *decoder) entries(path string, n ast.Node, want string) ([]entry, bool) {
+	var pairs []*ast.MappingValueNode
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		pairs = n.Values
+	case *ast.MappingValueNode:
+		pairs = []*ast.MappingValueNode{n}
+	default:
+		d.fail(path, n, "must be "+want+", but is "+kind(n), "")
+		return nil, false
+	}
+	var out []entry
+	lines := map[string]int{}
+	for _, p := range pairs {
+		e := entry{at: markOf(p.Key.GetToken()), value: p.Value}
+		if t := p.Key.GetToken(); t != nil {
+			e.key = t.Value
+		}
+		if line, ok := lines[e.key]; ok {
+			d.add(e.at, join(path, e.key), fmt.Sprintf("is written twice; first in line %d", line), "Keep one")
+			continue
+		}
+		lines[e.key] = e.at.line
+		if strings.Contains(e.key, "${") {
+			d.add(e.at, join(path, e.key), "variables are replaced in values, not in keys", "Write the key out")
+			continue
+		}
+		out = append(out, e)
+	}
+	return out, true
+}
+
+// mapping puts the keys of n into the fields of a struct.
+func (d *decoder) mapping(path string, n ast.Node, v reflect.Value) {
+	fields, index := fieldsOf(v.Type())
+	keys := make([]string, len(fields))
+	for i, f := range fields {
+		keys[i] = f.key
+	}
+	entries, ok := d.entries(path, n, "a mapping of "+keyList(keys))
+	if !ok {
+		return
+	}
+	for _, e := range entries {
+		at := join(path, e.key)
+		i := slices.Index(keys, e.key)
+		if i < 0 {
+			d.unknown(path, e, keys)
+			continue
+		}
+		d.src.marks[at] = e.at
+		if fields[i].later {
+			d.unsupported(e.at, at, e.key)
+			d.later++
+		}
+		d.decode(at, e.value, v.Field(index[i]), fields[i])
+		if fields[i].later {
+			d.later--
+		}
+	}
+}
+
+// unknown notes a key that does not exist, with the nearest that does.
+func (d *decoder) unknown(path string, e entry, keys []string) {
+	mend := "Known here: " + strings.Join(keys, ", ")
+	if near := nearest(e.key, keys); near != "" {
+		mend = "Did you mean " + near + "?"
+		if at := join(path, near); !d.src.given(at) {
+			d.src.failed[at] = true // it is not missing, only misspelt
+			d.src.marks[at] = e.at
+		}
+	}
+	d.add(e.at, join(path, e.key), "is not a key that Postern knows", mend)
+}
+
+// list puts n into a slice. Where entries are single values, one of them may stand without brackets.
+func (d *decoder) list(path string, n ast.Node, v reflect.Value, f field) {
+	seq, ok := n.(*ast.SequenceNode)
+	if !ok {
+		if !isText(v.Type().Elem()) || !isScalar(n) {
+			d.fail(path, n, "must be a list, but is "+kind(n), "Write one entry a line, each after a dash")
+			return
+		}
+		one := reflect.New(v.Type().Elem()).Elem()
+		d.text(path, n, one, f)
+		if !d.src.failed[path] {
+			v.Set(reflect.Append(reflect.MakeSlice(v.Type(), 0, 1), one))
+		}
+		return
+	}
+	out := reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values))
+	for i, e := range seq.Values {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		d.src.marks[at] = markOf(first(e))
+		if out.Index(i).Kind() == reflect.Struct {
+			setDefaults(out.Index(i))
+		}
+		d.decode(at, e, out.Index(i), f)
+	}
+	v.Set(out)
+}
+
+// dict puts n into a map with free keys.
+func (d *decoder) dict(path string, n ast.Node, v reflect.Value, f field) {
+	entries, ok := d.entries(path, n, "a mapping of names to values")
+	if !ok {
+		return
+	}
+	out := reflect.MakeMapWithSize(v.Type(), len(entries))
+	for _, e := range entries {
+		at := join(path, e.key)
+		d.src.marks[at] = e.at
+		value := reflect.New(v.Type().Elem()).Elem()
+		d.decode(at, e.value, value, f)
+		out.SetMapIndex(reflect.ValueOf(e.key), value)
+	}
+	v.Set(out)
+}

@@ -1,0 +1,139 @@
+package config
+
+import (
+	"net/url"
+	"time"
+)
+
+// Route says where requests go and who may make them. The most specific route wins; the order means nothing.
+type Route struct {
+	// Host is an exact host name or *.wildcard; without it the route matches any host.
+	Host string `yaml:"host"`
+	// Path is a prefix by whole segments. A trailing slash means nothing.
+	Path string `yaml:"path" default:"/"`
+	// Methods limits the route to some methods. Default: all.
+	Methods []string `yaml:"methods"`
+	// Upstream is where requests go: http, https, h2c or unix:/path.sock.
+	Upstream Upstreams `yaml:"upstream"`
+	// Provider names whose sign-in this route takes. Needed where several providers are defined.
+	Provider []string `yaml:"provider"`
+	// Access says who may make these requests: public, signed_in, deny, or conditions that must all hold. Default: signed_in, whoever the provider signs in.
+	Access Access `yaml:"access" default:"signed_in"`
+	// Unauthenticated says what somebody without a session gets.
+	Unauthenticated string `yaml:"unauthenticated" later:"yes" oneof:"auto login deny"`
+	// Bearer says which token reaches the application.
+	Bearer Bearer `yaml:"bearer" later:"yes"`
+	// Headers replaces the default identity headers.
+	Headers map[string]string `yaml:"headers" later:"yes"`
+	// HeadersResponse are added to responses.
+	HeadersResponse map[string]string `yaml:"headers_response" later:"yes"`
+	// Assertion adds a signed statement about the person.
+	Assertion *Assertion `yaml:"assertion" later:"yes"`
+	// Resource is the RFC 8707 resource that tokens are asked for.
+	Resource string `yaml:"resource" later:"yes"`
+	// CaseInsensitivePaths is for upstreams that fold the case of paths.
+	CaseInsensitivePaths bool `yaml:"case_insensitive_paths" later:"yes"`
+	// AllowEncodedSlash lets %2F through.
+	AllowEncodedSlash bool `yaml:"allow_encoded_slash" later:"yes"`
+	// StripPrefix takes this off the path.
+	StripPrefix string `yaml:"strip_prefix" later:"yes"`
+	// Preflight lets CORS preflights through.
+	Preflight string `yaml:"preflight" later:"yes" oneof:"pass"`
+	// CORS lists origins that may read our own 401.
+	CORS []string `yaml:"cors" later:"yes"`
+	// CSRF guards an application that does not guard itself.
+	CSRF string `yaml:"csrf" later:"yes" oneof:"fetch_metadata"`
+	// AllowedOrigins are further origins of WebSockets.
+	AllowedOrigins []string `yaml:"allowed_origins" later:"yes"`
+	// KeepFragment keeps the part of the URL after # over a sign-in.
+	KeepFragment bool `yaml:"keep_fragment" later:"yes"`
+	// Activity says whether data in streams keeps a session from idling.
+	Activity string `yaml:"activity" later:"yes" oneof:"none"`
+	// Timeout bounds a request.
+	Timeout time.Duration `yaml:"timeout" later:"yes"`
+	// MaxRequestBody refuses larger request bodies with 413.
+	MaxRequestBody Size `yaml:"max_request_body" later:"yes"`
+}
+
+// Upstreams are the addresses of one application.
+type Upstreams []*url.URL
+
+// Words that [Access.Level] can be.
+const (
+	Public   = "public"    // anyone; no session is looked up
+	Optional = "optional"  // anyone; a session is used where there is one
+	SignedIn = "signed_in" // whoever is signed in and meets every condition
+	Deny     = "deny"      // nobody
+)
+
+// Access is a route's `access`: one word, or a mapping of conditions that must all hold. [Load] always sets Level.
+type Access struct {
+	// Level is public, optional, signed_in or deny. The conditions below come with signed_in.
+	Level string `yaml:"-"`
+	// SignedIn written as true is the same as the word signed_in.
+	SignedIn bool `yaml:"signed_in"`
+	// Groups lets in whoever is in any of them; an empty list nobody. A nil list is no condition.
+	Groups []string `yaml:"groups"`
+	// Emails lets in these addresses.
+	Emails []string `yaml:"emails" later:"yes"`
+	// EmailDomains lets in addresses of these domains.
+	EmailDomains []string `yaml:"email_domains" later:"yes"`
+	// Users lets in these user names.
+	Users []string `yaml:"users" later:"yes"`
+	// Claims lets in whoever has one of the listed values in each claim.
+	Claims map[string][]string `yaml:"claims" later:"yes"`
+	// Rule is a CEL expression.
+	Rule string `yaml:"rule" later:"yes" multiline:"yes"`
+	// ACR asks for a sign-in of one of these strengths.
+	ACR []string `yaml:"acr" later:"yes"`
+	// MaxAge asks for a sign-in that is not older.
+	MaxAge time.Duration `yaml:"max_age" later:"yes"`
+	// BearerTokens accepts JWTs in Authorization too.
+	BearerTokens *BearerTokens `yaml:"bearer_tokens" later:"yes"`
+}
+
+// BearerTokens is `access.bearer_tokens`.
+type BearerTokens struct {
+	// Audience is whom the token must be for.
+	Audience []string `yaml:"audience"`
+}
+
+// Bearer is a route's `bearer`: a word, or a mapping.
+type Bearer struct {
+	// Kind is access_token, id_token, none, exchange or client_credentials; empty where the file says nothing.
+	Kind string `yaml:"-"`
+	// Exchange trades the person's token for another one (RFC 8693).
+	Exchange *Exchange `yaml:"exchange"`
+	// ClientCredentials sends the application's own token.
+	ClientCredentials *ClientCredentials `yaml:"client_credentials"`
+}
+
+// Exchange is `bearer.exchange`.
+type Exchange struct {
+	// Kind is token_exchange or jwt_bearer.
+	Kind string `yaml:"kind" oneof:"token_exchange jwt_bearer"`
+	// Audience is whom the token is for.
+	Audience string `yaml:"audience"`
+	// Scope is asked for.
+	Scope string `yaml:"scope"`
+	// Resource is the RFC 8707 resource.
+	Resource string `yaml:"resource"`
+}
+
+// ClientCredentials is `bearer.client_credentials`.
+type ClientCredentials struct {
+	// Provider names whose token it is.
+	Provider string `yaml:"provider"`
+	// Scope is asked for.
+	Scope string `yaml:"scope"`
+	// Audience is whom the token is for.
+	Audience string `yaml:"audience"`
+}
+
+// Assertion is a route's `assertion`.
+type Assertion struct {
+	// Header is the header that carries it.
+	Header string `yaml:"header"`
+	// Audience is whom it is for.
+	Audience string `yaml:"audience"`
+}

@@ -1,0 +1,98 @@
+package config
+
+import (
+	"net/url"
+	"time"
+)
+
+// Session is the `session` section.
+type Session struct {
+	// Keys are the sealing keys: the first seals, all open. `postern keygen` makes one. Needed with Redis; without it, a key is made at start.
+	Keys []Secret `yaml:"keys"`
+	// IdleTimeout ends a session that was not used for this long.
+	IdleTimeout time.Duration `yaml:"idle_timeout" default:"1h"`
+	// Lifetime ends every session this long after sign-in.
+	Lifetime time.Duration `yaml:"lifetime" default:"12h"`
+	// RefreshBefore is how long before its expiry an access token is refreshed, at most a third of its life.
+	RefreshBefore time.Duration `yaml:"refresh_before" default:"60s"`
+	// Cookie says what the session cookie is like.
+	Cookie Cookie `yaml:"cookie"`
+	// Cache bounds the copies of sessions that each process holds.
+	Cache Cache `yaml:"cache"`
+	// Store is where sessions live; without it, in memory, and gone with the process.
+	Store Store `yaml:"store"`
+	// OnStoreError says what happens when the store does not answer. The word deny answers 503 with Retry-After.
+	OnStoreError OnStoreError `yaml:"on_store_error" default:"deny"`
+	// MaxSessionsPerUser bounds how many sessions one person has; the oldest end.
+	MaxSessionsPerUser int `yaml:"max_sessions_per_user" default:"1000"`
+	// RevokeWithoutCookie also keeps refresh tokens where they can be revoked without a cookie.
+	RevokeWithoutCookie bool `yaml:"revoke_without_cookie" later:"yes"`
+}
+
+// Cookie is the `session.cookie` section.
+type Cookie struct {
+	// Name is the session cookie's name. Default: __Host-postern; on a plain http origin, postern.
+	Name string `yaml:"name"`
+	// SameSite is lax, strict or none.
+	SameSite string `yaml:"same_site" default:"lax" oneof:"lax strict none"`
+	// Persistent keeps the cookie when the browser is closed.
+	Persistent bool `yaml:"persistent" default:"true"`
+	// Insecure allows a plain http origin that is not loopback. Anyone on the network can then take the session.
+	Insecure bool `yaml:"insecure" default:"false"`
+}
+
+// Cache is the `session.cache` section.
+type Cache struct {
+	// MaxSize bounds the cache in bytes.
+	MaxSize Size `yaml:"max_size" default:"64MiB"`
+	// MaxStale is how long a copy is used before the store is asked again; 0s asks for every request.
+	MaxStale time.Duration `yaml:"max_stale" default:"5s"`
+}
+
+// Store is the `session.store` section.
+type Store struct {
+	// Redis keeps sessions in Redis.
+	Redis *Redis `yaml:"redis"`
+}
+
+// Redis is the `session.store.redis` section.
+type Redis struct {
+	// URL is redis://user@host:6379/0, rediss:// for TLS, or unix:///path.sock.
+	URL *url.URL `yaml:"url"`
+	// Sentinel finds the master by Redis Sentinel.
+	Sentinel *Sentinel `yaml:"sentinel" later:"yes"`
+	// Cluster is a Redis Cluster.
+	Cluster *Cluster `yaml:"cluster" later:"yes"`
+	// Password is the password of the URL's user.
+	Password Secret `yaml:"password"`
+	// CAFile is the PEM file of the CA that signed the server's certificate. Default: the system's.
+	CAFile string `yaml:"ca_file"`
+	// CertFile is the PEM file of the client certificate.
+	CertFile string `yaml:"cert_file" later:"yes"`
+	// KeyFile is the PEM file of the client certificate's key.
+	KeyFile string `yaml:"key_file" later:"yes"`
+	// KeyPrefix begins every key. Deployments that share a Redis need different ones.
+	KeyPrefix string `yaml:"key_prefix" default:"postern:"`
+	// Timeout bounds each command.
+	Timeout time.Duration `yaml:"timeout" default:"250ms"`
+}
+
+// Sentinel is the `session.store.redis.sentinel` section.
+type Sentinel struct {
+	// Master is the name of the master.
+	Master string `yaml:"master"`
+	// Addresses are the sentinels.
+	Addresses []string `yaml:"addresses"`
+}
+
+// Cluster is the `session.store.redis.cluster` section.
+type Cluster struct {
+	// Addresses are some of the cluster's nodes.
+	Addresses []string `yaml:"addresses"`
+}
+
+// OnStoreError is `session.on_store_error`: the word deny, or keep: DURATION.
+type OnStoreError struct {
+	// Keep is how long what the cache holds may be served; 0 denies.
+	Keep time.Duration `yaml:"keep" later:"yes"`
+}

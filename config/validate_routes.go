@@ -1,0 +1,277 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+func (v *validator) routes() {
+	if len(v.c.Routes) == 0 {
+		v.err("routes", "no route is named", "Write one, such as  - upstream: http://127.0.0.1:3000")
+	}
+	for i, r := range v.c.Routes {
+		at := fmt.Sprintf("routes[%d]", i)
+		v.host(at+".host", r.Host)
+		v.path(at+".path", r.Path)
+		v.methods(at+".methods", r.Methods)
+		v.upstreams(at, r)
+		v.routeProviders(at, r)
+		v.access(at, r)
+		if b := r.Bearer.ClientCredentials; b != nil {
+			v.providerName(at+".bearer.client_credentials.provider", b.Provider)
+		}
+	}
+}
+
+func (v *validator) host(at, host string) {
+	if host == "" {
+		return
+	}
+	name := strings.TrimPrefix(host, "*.")
+	switch {
+	case strings.Contains(name, "*"):
+		v.shown(at, "has a * that does not stand for whole labels in front", "Write *.example.com")
+	case strings.Contains(host, "/"):
+		v.shown(at, "is not a host", "Write the host alone; the path has its own key")
+	case strings.Contains(host, ":"):
+		v.shown(at, "has a port", "Write the host alone: a route answers on every port")
+	case strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }):
+		v.shown(at, "is not in ASCII", "Write the form that browsers send, which begins with xn--")
+	case !isHost(name) || name != host && isAddr(name):
+		v.shown(at, "is not a host", "Write a host name such as wiki.example.com or *.example.com")
+	}
+}
+
+// path wants the one form in which requests' paths are compared.
+func (v *validator) path(at, p string) {
+	if v.c.src.broken(at) {
+		return
+	}
+	switch {
+	case !strings.HasPrefix(p, "/"):
+		v.shown(at, "does not begin with /", "Write a path such as /app; it covers everything beneath it")
+	case strings.HasSuffix(p, "*"):
+		v.shown(at, "ends with *", "Leave the * off: a path covers everything beneath it")
+	case strings.ContainsAny(p, "?#"):
+		v.shown(at, "has a query or fragment", "Write the path alone")
+	case strings.ContainsAny(p, `\;`):
+		v.shown(at, `has \ or ;, which stand for different paths in different servers`, "Leave it off")
+	case path.Clean(p) != p && path.Clean(p)+"/" != p:
+		v.shown(at, "is not a clean path", "Write it without //, . and ..")
+	case !isCanonicalPath(p):
+		v.shown(at, "is not written as browsers send it", "Write %XX with capital digits for what a URL cannot hold, and nothing else that way")
+	}
+	own := v.c.Server.Prefix
+	if trimmed := strings.TrimSuffix(p, "/"); trimmed == own || strings.HasPrefix(trimmed, own+"/") {
+		v.warn(at, "lies under server.prefix ("+own+"), where Postern's own endpoints are: this route is never used", "Change the path, or server.prefix")
+	}
+}
+
+// isCanonicalPath tells whether escapes are where they must be and nowhere else. Escaped slashes, backslashes, dots and
+// NUL never match: such requests are refused.
+func isCanonicalPath(p string) bool {
+	for i := 0; i < len(p); i++ {
+		c := p[i]
+		if c != '%' {
+			if c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>`{}|^[]", c) >= 0 {
+				return false
+			}
+			continue
+		}
+		if i+2 >= len(p) || strings.ToUpper(p[i:i+3]) != p[i:i+3] {
+			return false
+		}
+		b, err := strconv.ParseUint(p[i+1:i+3], 16, 8)
+		if err != nil || isUnreserved(rune(b)) && b < 0x80 || b < ' ' || b == 0x7f || b == '/' || b == '\\' || b == '%' {
+			return false
+		}
+		i += 2
+	}
+	return true
+}
+
+func (v *validator) methods(at string, methods []string) {
+	if v.given(at) && len(methods) == 0 {
+		v.err(at, "is an empty list: the route would match nothing", "Name methods, or leave the key out for all")
+	}
+	for i, m := range methods {
+		e := element(v.c.src, at, i)
+		switch {
+		case m == "TRACE" || m == "CONNECT":
+			v.shown(e, "is never let through", "Leave it out")
+		case !isToken(m):
+			v.shown(e, "is not a method", "Write methods such as GET and POST")
+		case strings.ToUpper(m) != m:
+			v.shown(e, "is not in upper case", "Write "+quote(strings.ToUpper(m))+": methods are compared letter by letter")
+		case slices.Contains(methods[:i], m):
+			v.shown(e, "is named twice", "Keep one")
+		}
+	}
+}
+
+func (v *validator) upstreams(at string, r Route) {
+	key := at + ".upstream"
+	if len(r.Upstream) == 0 && r.Access.Level != Deny && v.c.ForwardAuth == nil && !v.c.src.broken(key) {
+		v.err(at, "has no upstream", "Write upstream: http://HOST:PORT, or access: deny")
+	}
+	if len(r.Upstream) > 1 {
+		v.err(key, "more than one upstream is not supported yet", "Leave the others out until a later version")
+	}
+	for i, u := range r.Upstream {
+		if u != nil {
+			v.upstream(element(v.c.src, key, i), u)
+		}
+	}
+}
+
+func (v *validator) upstream(at string, u *url.URL) {
+	if u.User != nil {
+		v.err(at, "holds a user or password", "Leave it out: Postern sends the person's token")
+	}
+	if u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		v.err(at, "has a query or fragment", "Write scheme, host and, if need be, a path")
+	}
+	switch u.Scheme {
+	case "http", "https", "h2c":
+		if !isHostPort(u.Host) {
+			v.err(at, "has no host", "Write it such as http://127.0.0.1:3000")
+			return
+		}
+		if p := u.EscapedPath(); p != "" && path.Clean(p) != p && path.Clean(p)+"/" != p {
+			v.err(at, "has a path that is not clean", "Write it without //, . and ..")
+		}
+		if u.Host == v.c.Server.Listen {
+			v.err(at, "is Postern's own address", "Name the application's")
+		}
+	case "unix":
+		if u.Host != "" || !strings.HasPrefix(u.Path, "/") || path.Clean(u.Path) != u.Path || u.Path == "/" {
+			v.err(at, "is not the path of a socket", "Write it such as unix:/run/app.sock")
+		}
+	case "file":
+		v.err(at, "a folder of files is not supported yet", "Leave it out until a later version")
+	default:
+		v.err(at, "has a scheme that is none of http, https, h2c and unix", "Write it such as http://127.0.0.1:3000")
+	}
+}
+
+func (v *validator) routeProviders(at string, r Route) {
+	key := at + ".provider"
+	for i, name := range r.Provider {
+		v.providerName(element(v.c.src, key, i), name)
+		if slices.Contains(r.Provider[:i], name) {
+			v.shown(element(v.c.src, key, i), "is named twice", "Keep one")
+		}
+	}
+	switch {
+	case v.given(key) && len(r.Provider) == 0:
+		v.err(key, "is an empty list", "Name a provider, or leave the key out")
+	case len(r.Provider) > 1:
+		v.err(key, "more than one provider on a route is not supported yet", "Keep one until a later version")
+	case len(r.Provider) == 0 && len(v.c.Providers) > 1 && r.needsSignIn() && !v.c.src.broken(key) && !v.c.src.broken(at+".access"):
+		v.err(at, "names no provider while several are defined, which is not supported yet", "Write provider: and one of their names")
+	}
+}
+
+// providerName checks that a named provider exists.
+func (v *validator) providerName(at, name string) {
+	if name == "" {
+		v.err(at, "is missing", "Name one of the providers")
+		return
+	}
+	if _, ok := v.c.Providers.Lookup(name); ok {
+		return
+	}
+	var names []string
+	for _, p := range v.c.Providers {
+		names = append(names, p.Name)
+	}
+	mend := "Define it under providers"
+	if near := nearest(name, names); near != "" && !strings.Contains(v.c.src.show(at), "${") {
+		mend = "Did you mean " + near + "?"
+	}
+	v.shown(at, "is not a provider that the file defines", mend)
+}
+
+func (v *validator) access(at string, r Route) {
+	key := at + ".access"
+	if v.given(key+".signed_in") && !r.Access.SignedIn {
+		v.err(key+".signed_in", "can only be true", "Write access: public for everyone, access: deny for nobody")
+	}
+	for _, list := range []string{"groups", "emails", "email_domains", "users", "acr"} {
+		if at := key + "." + list; v.given(at) && r.Access.list(list) == 0 {
+			v.warn(at, "is empty: the route lets nobody in", "Name who may enter, or write access: deny")
+		}
+	}
+	if v.given(key) || !r.needsSignIn() {
+		return
+	}
+	for _, p := range v.c.Providers {
+		if (slices.Contains(r.Provider, p.Name) || len(r.Provider) == 0) && p.anyoneMayRegister() {
+			v.err(at, "does not say who may enter, and anyone can register at provider "+quote(p.Name),
+				"Write access: {groups: […]}, or access: signed_in if everyone with an account there may enter")
+		}
+	}
+}
+
+// list is the length of one of the lists of conditions.
+func (a Access) list(key string) int {
+	switch key {
+	case "groups":
+		return len(a.Groups)
+	case "emails":
+		return len(a.Emails)
+	case "email_domains":
+		return len(a.EmailDomains)
+	case "users":
+		return len(a.Users)
+	}
+	return len(a.ACR)
+}
+
+// ties refuses two routes that match the same requests equally well.
+func (v *validator) ties() {
+	type place struct{ host, path string }
+	first := map[place][]int{}
+	for i, r := range v.c.Routes {
+		at := fmt.Sprintf("routes[%d]", i)
+		if v.c.src.broken(at+".host") || v.c.src.broken(at+".path") || v.c.src.broken(at+".methods") {
+			continue
+		}
+		p := place{r.Host, strings.TrimSuffix(r.Path, "/")}
+		for _, j := range first[p] {
+			if o := v.c.Routes[j]; sameMethods(o.Methods, r.Methods) {
+				what := fmt.Sprintf("ties with the route in line %d: both match the same host, path and methods", v.c.src.at(fmt.Sprintf("routes[%d]", j)).line)
+				v.err(at, what, "Keep one, or tell them apart by host, path or methods; a slash at the end of the path means nothing")
+				break
+			}
+		}
+		first[p] = append(first[p], i)
+	}
+}
+
+// sameMethods tells whether neither route is more specific: both name no method, or a common one.
+func sameMethods(a, b []string) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return len(a) == len(b)
+	}
+	return slices.ContainsFunc(a, func(m string) bool { return slices.Contains(b, m) })
+}
+
+// element is the path of a list's entry; of the list itself where one value stands without brackets.
+func element(s *source, list string, i int) string {
+	if at := fmt.Sprintf("%s[%d]", list, i); s.given(at) || i > 0 {
+		return at
+	}
+	return list
+}
+
+// isDB tells whether a unix URL's query is the number of a database alone.
+func isDB(u *url.URL) bool {
+	db, ok := strings.CutPrefix(u.RawQuery, "db=")
+	n, err := strconv.ParseUint(db, 10, 16)
+	return ok && err == nil && strconv.FormatUint(n, 10) == db
+}

@@ -1,0 +1,169 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"postern/config"
+	"postern/session"
+)
+
+// How long parts may take before readiness stops waiting for them.
+const (
+	discoveryGrace = 30 * time.Second // then sign-in alone answers 503
+	storeProbe     = time.Second
+	storeTimeout   = 2 * time.Second
+)
+
+// readiness knows whether requests should be sent here: listening, and the store has answered once since start. Later failures of a shared part
+// leave it true, since taking every replica out at once helps nobody; they show in the body.
+type readiness struct {
+	listening, draining, storeOnce atomic.Bool
+	storeProblem                   atomic.Pointer[string]
+
+	now       func() time.Time
+	start     time.Time
+	store     session.Store
+	providers []*provider
+}
+
+func newReadiness(p *Proxy, now func() time.Time) *readiness {
+	return &readiness{now: now, start: now(), store: p.store, providers: p.providers}
+}
+
+// run asks the store until ctx ends.
+func (rd *readiness) run(ctx context.Context) {
+	rd.probe(ctx)
+	tick := time.NewTicker(storeProbe)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			rd.probe(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (rd *readiness) probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	problem := ""
+	if err := rd.store.Ping(ctx); err != nil {
+		problem = "does not answer"
+	} else {
+		rd.storeOnce.Store(true)
+	}
+	rd.storeProblem.Store(&problem)
+}
+
+// readyBody is the JSON of /readyz: which part is not well.
+type readyBody struct {
+	Ready     bool              `json:"ready"`
+	Listening bool              `json:"listening"`
+	Draining  bool              `json:"draining"`
+	Store     string            `json:"store"`
+	Providers map[string]string `json:"providers"`
+}
+
+// report is what holds now. Strict is false for any part that is not well.
+func (rd *readiness) report() (body readyBody, strict bool) {
+	body = readyBody{Listening: rd.listening.Load(), Draining: rd.draining.Load(), Store: "not asked yet", Providers: map[string]string{}}
+	if problem := rd.storeProblem.Load(); problem != nil {
+		body.Store = orOK(*problem)
+	}
+	strict = body.Store == "ok"
+	discovered := true
+	for _, pr := range rd.providers {
+		problem := pr.idp.Problem()
+		if problem == "" && !pr.idp.Discovered() {
+			problem = "not discovered yet"
+		}
+		body.Providers[pr.name] = orOK(problem)
+		discovered = discovered && pr.idp.Discovered()
+		strict = strict && problem == ""
+	}
+	waited := rd.now().Sub(rd.start) >= discoveryGrace
+	body.Ready = body.Listening && !body.Draining && rd.storeOnce.Load() && (discovered || waited)
+	return body, strict && body.Ready
+}
+
+func orOK(problem string) string {
+	if problem == "" {
+		return "ok"
+	}
+	return problem
+}
+
+func (rd *readiness) serveReady(w http.ResponseWriter, r *http.Request) {
+	body, strict := rd.report()
+	good := body.Ready
+	if r.URL.Query().Get("strict") == "1" {
+		good = strict
+	}
+	noStore(w.Header())
+	w.Header().Set("Content-Type", "application/json")
+	if !good {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(body) // a prober that left is no error of ours
+}
+
+// newAdmin builds the admin listener's handler. What can harm needs server.admin.
+func newAdmin(rd *readiness, c config.Server) (http.Handler, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		noStore(w.Header())
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET /readyz", rd.serveReady)
+	if c.Admin == nil || c.Admin.Token.IsZero() {
+		return mux, nil
+	}
+	if _, err := c.Admin.Token.Value(); err != nil {
+		return nil, err
+	}
+	guarded := http.NewServeMux()
+	guarded.HandleFunc("GET /debug/pprof/", pprof.Index)
+	guarded.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	guarded.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("/debug/pprof/", adminOnly(guarded, c))
+	return mux, nil
+}
+
+// adminOnly asks for the admin token and refuses browsers: any Origin, or a Host that a page could have made resolve to us (DNS rebinding).
+func adminOnly(next http.Handler, c config.Server) http.Handler {
+	adminHost, _, _ := net.SplitHostPort(c.AdminListen)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := hostname(r.Host)
+		_, notIP := netip.ParseAddr(strings.Trim(host, "[]"))
+		if r.Header.Get("Origin") != "" || notIP != nil && host != "localhost" && host != adminHost {
+			http.Error(w, "not for browsers", http.StatusForbidden)
+			return
+		}
+		want, err := c.Admin.Token.Value()
+		got, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if err != nil || !ok || !sameText(got, want) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="postern admin"`)
+			http.Error(w, "admin token required", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// sameText compares in a time that tells neither contents nor length.
+func sameText(a, b string) bool {
+	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}

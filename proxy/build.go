@@ -1,0 +1,301 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"postern/config"
+	"postern/proxy/access"
+	"postern/proxy/idp"
+	"postern/proxy/page"
+	"postern/session"
+	"postern/session/seal"
+)
+
+// Env is the outside world that a Proxy works in.
+type Env struct {
+	// Store keeps sessions. Required; the caller closes it after the Proxy.
+	Store session.Store
+	// Transport carries the calls to providers; nil means one of their own with the usual proxy environment.
+	Transport http.RoundTripper
+	// Log gets one line per request and the life cycle. Nil discards.
+	Log *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// provider is one identity provider with the sessions that it began.
+type provider struct {
+	name, title, clientID string
+	idp                   *idp.Provider
+	sessions              *session.Manager
+	idleTimeout           time.Duration
+}
+
+// New wires a Proxy from a checked configuration. It does no I/O apart from reading the secrets that the file names. Call [Proxy.Run]
+// beside serving, and [Proxy.Close] at the end.
+func New(cfg *config.Config, env Env) (*Proxy, error) {
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
+	if env.Now == nil {
+		env.Now = time.Now
+	}
+	ring, err := newRing(cfg.Session)
+	if err != nil {
+		return nil, err
+	}
+	secure := secureCookies(cfg)
+	p := &Proxy{
+		log:         env.Log,
+		now:         env.Now,
+		pages:       page.New(page.Options{}),
+		routes:      newTable(),
+		forwarding:  forwarding{trusted: cfg.Server.TrustedProxies},
+		streams:     newStreams(),
+		store:       env.Store,
+		prefix:      cfg.Server.Prefix,
+		origin:      cfg.Server.Origin(""),
+		public:      cfg.Server.PublicURL != nil,
+		returnHosts: cfg.Server.ReturnHosts,
+		userKey:     ring.MAC("log user")[0],
+		crossOrigin: http.NewCrossOriginProtection(),
+	}
+	p.attempts = &attempts{ring: ring, now: env.Now, cookie: http.Cookie{
+		Name: attemptCookieName(secure), Path: "/", Secure: secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	}}
+	if secure && cfg.Server.HSTS > 0 {
+		p.hsts = fmt.Sprintf("max-age=%d", int(cfg.Server.HSTS.Seconds()))
+	}
+	for _, c := range cfg.Providers {
+		pr, err := newProvider(cfg, c, ring, env, secure)
+		if err != nil {
+			return nil, fmt.Errorf("providers.%s: %w", c.Name, err)
+		}
+		p.providers = append(p.providers, pr)
+	}
+	for i, c := range cfg.Routes {
+		if err := p.addRoute(c); err != nil {
+			return nil, fmt.Errorf("routes[%d]: %w", i, err)
+		}
+	}
+	if err := p.trustOwnOrigins(cfg); err != nil {
+		return nil, err
+	}
+	p.ready = newReadiness(p, env.Now)
+	p.admin, err = newAdmin(p.ready, cfg.Server)
+	return p, err
+}
+
+// newRing reads session.keys. Without any, sessions end with the process, which is right for the memory store alone.
+func newRing(c config.Session) (*seal.Ring, error) {
+	var keys [][]byte
+	for i, secret := range c.Keys {
+		text, err := secret.Value()
+		if err != nil {
+			return nil, fmt.Errorf("session.keys[%d]: %w", i, err)
+		}
+		key, err := seal.ParseKey(text)
+		if err != nil {
+			return nil, fmt.Errorf("session.keys[%d]: %w", i, err)
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		key, err := seal.ParseKey(seal.NewKey())
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return seal.NewRing(keys...)
+}
+
+// secureCookies is false only where every origin is plain http: a loopback address, or one that session.cookie.insecure allows.
+func secureCookies(cfg *config.Config) bool {
+	if cfg.Server.PublicURL == nil && slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Host != "" }) {
+		return true
+	}
+	origin := cfg.Server.Origin("")
+	return origin == nil || origin.Scheme != "http"
+}
+
+// attemptCookieName begins the names of the cookies of sign-ins under way.
+func attemptCookieName(secure bool) string {
+	if secure {
+		return "__Host-postern-login-"
+	}
+	return "postern-login-"
+}
+
+func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env, secure bool) (*provider, error) {
+	o := idp.Options{
+		Name: c.Name, Issuer: c.Issuer.String(), ClientID: c.ClientID, ClientAuth: c.ClientAuth,
+		Scopes: c.Scopes, ResponseMode: c.ResponseMode, Userinfo: c.Identity == "userinfo",
+		SigningAlg: c.IDTokenSignedResponseAlg, AssumeEmailVerified: c.AssumeEmailVerified,
+		Timeout: c.Timeout, Leeway: c.Leeway, Transport: env.Transport, Now: env.Now, Log: env.Log,
+	}
+	if !c.ClientSecret.IsZero() {
+		o.ClientSecret = c.ClientSecret.Value
+	}
+	client, err := idp.New(o)
+	if err != nil {
+		return nil, err
+	}
+	deployment := "memory"
+	if r := cfg.Session.Store.Redis; r != nil {
+		deployment = r.KeyPrefix
+	}
+	s := cfg.Session
+	sessions, err := session.NewManager(session.Options{
+		Provider: c.Name, ClientID: c.ClientID, Issuer: c.Issuer.String(), Deployment: deployment,
+		Ring: ring, Store: env.Store,
+		Cookie:      session.Cookie{Name: cfg.CookieName(c.Name), Secure: secure, Persistent: s.Cookie.Persistent, SameSite: sameSite(s.Cookie.SameSite)},
+		IdleTimeout: s.IdleTimeout, Lifetime: s.Lifetime, RefreshBefore: s.RefreshBefore,
+		Cache:           session.CacheOptions{MaxSize: int64(s.Cache.MaxSize), MaxStale: s.Cache.MaxStale},
+		MaxPerUser:      s.MaxSessionsPerUser,
+		ExchangeTimeout: c.Timeout,
+		Now:             env.Now, Log: env.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	title := c.Title
+	if title == "" {
+		title = c.Name
+	}
+	return &provider{name: c.Name, title: title, clientID: c.ClientID, idp: client, sessions: sessions, idleTimeout: s.IdleTimeout}, nil
+}
+
+func sameSite(word string) http.SameSite {
+	switch word {
+	case "strict":
+		return http.SameSiteStrictMode
+	case "none":
+		return http.SameSiteNoneMode
+	}
+	return http.SameSiteLaxMode
+}
+
+func (p *Proxy) addRoute(c config.Route) error {
+	rule, err := access.Compile(c.Access)
+	if err != nil {
+		return err
+	}
+	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: rule}
+	switch {
+	case len(c.Provider) > 0:
+		rt.provider = p.provider(c.Provider[0])
+	case len(p.providers) > 0:
+		rt.provider = p.providers[0]
+	}
+	if len(c.Upstream) > 0 {
+		rt.upstream, err = newUpstream(upstreamOptions{
+			URL: c.Upstream[0], Ours: p.ours, Forwarding: p.forwarding, Streams: p.streams, HSTS: p.hsts, Fail: p.upstreamFailed, Log: p.log,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	p.routes.add(c.Host, c.Path, rt)
+	return nil
+}
+
+// ours tells whether a cookie of this name is Postern's: never sent to an application, never set by one.
+func (p *Proxy) ours(name string) bool {
+	for _, pr := range p.providers {
+		if name == pr.sessions.CookieName() {
+			return true
+		}
+	}
+	return p.attempts.ours(name)
+}
+
+// trustOwnOrigins lets forms of our own pages pass the cross-origin check where a proxy before us rewrites Host.
+func (p *Proxy) trustOwnOrigins(cfg *config.Config) error {
+	origins := []*url.URL{p.origin}
+	for _, c := range cfg.Routes {
+		origins = append(origins, cfg.Server.Origin(c.Host))
+	}
+	for _, o := range origins {
+		if o == nil || o.Host == "" || o.Host[0] == '*' {
+			continue
+		}
+		if err := p.crossOrigin.AddTrustedOrigin(o.Scheme + "://" + o.Host); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Run keeps providers discovered and caches true until ctx ends.
+func (p *Proxy) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, pr := range p.providers {
+		wg.Go(func() { p.logExit(ctx, "provider", pr.idp.Run(ctx)) })
+		wg.Go(func() { p.logExit(ctx, "sessions", pr.sessions.Run(ctx)) })
+	}
+	wg.Go(func() { p.ready.run(ctx) })
+	wg.Wait()
+	return ctx.Err()
+}
+
+func (p *Proxy) logExit(ctx context.Context, what string, err error) {
+	if err != nil && ctx.Err() == nil {
+		p.log.ErrorContext(ctx, "stopped", "part", what, "error", err)
+	}
+}
+
+// Listening tells readiness that the public listener is open.
+func (p *Proxy) Listening() { p.ready.listening.Store(true) }
+
+// Drain makes readiness false. The caller then waits, so that load balancers notice.
+func (p *Proxy) Drain() { p.ready.draining.Store(true) }
+
+// EndStreams ends open WebSockets (close 1001) and long responses, spread over the time that ctx leaves.
+func (p *Proxy) EndStreams(ctx context.Context) { p.streams.drain(ctx) }
+
+// Close waits for refreshes under way, so that no rotated token is lost, and gives connections to upstreams back.
+func (p *Proxy) Close(ctx context.Context) error {
+	var errs []error
+	for _, pr := range p.providers {
+		errs = append(errs, pr.sessions.Close(ctx))
+	}
+	p.routes.each(func(rt *route) {
+		if rt.upstream != nil {
+			rt.upstream.close()
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// Admin is the handler of the admin listener: health, readiness, and profiles where server.admin is set.
+func (p *Proxy) Admin() http.Handler { return p.admin }
+
+// Redirect is the handler of server.redirect_listen: 308 to https on the same host, for hosts of known routes only.
+func (p *Proxy) Redirect() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		origin := p.originOf(host)
+		known := p.routes.namesHost(host) || p.public && hostname(p.origin.Host) == hostname(host)
+		path, query, err := requestTarget(r)
+		if !known || origin == nil || origin.Scheme != "https" || err != nil || refusedMethod(r) || ambiguousPath(path) != "" {
+			w.Header().Set("Connection", "close")
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Location", origin.String()+escapeASCII(path+query))
+		w.WriteHeader(http.StatusPermanentRedirect)
+	})
+}

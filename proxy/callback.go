@@ -1,0 +1,240 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"postern/proxy/idp"
+	"postern/session"
+)
+
+// maxCallbackBytes bounds a posted callback; net/http bounds the query.
+const maxCallbackBytes = 64 << 10
+
+// finishTimeout bounds the calls of one callback to provider and store together; each call has its own limit too.
+const finishTimeout = 45 * time.Second
+
+// callback ends a sign-in attempt.
+//
+// Flow:
+//  1. the state opens under our keys, else it is not an answer to anything that we began;
+//  2. this browser has the attempt's cookie and the attempt was not used before, else a live session goes on to the
+//     application, and without one the sign-in begins again (never after error=…);
+//  3. the provider module checks everything about the answer and exchanges the code;
+//  4. a new session under a new id takes the place of this browser's old one;
+//  5. the browser goes on, by 303, to the page that it wanted.
+func (p *Proxy) callback(x *exchange) {
+	params, posted, err := callbackParams(x)
+	if err != nil {
+		p.refuse(x, http.StatusBadRequest, "bad_callback", err)
+		return
+	}
+	begun, err := p.attempts.openState(params.Get("state"), x.origin.String())
+	pr := p.provider(begun.Provider)
+	if err != nil || pr == nil || len(params["state"]) != 1 {
+		p.strayCallback(x, errors.Join(errors.New("state is not ours"), err))
+		return
+	}
+	at, err := p.attempts.find(x, pr, begun.ID)
+	if err != nil {
+		p.lateCallback(x, pr, begun, params.Has("error"), err)
+		return
+	}
+	done, first := p.used.claim(at.ID)
+	if first {
+		done.outcome = p.finishSignIn(x, pr, at, idp.Finish{Params: params, Posted: posted, Secret: at.Secret, RedirectURI: p.redirectURI(x)})
+		p.used.release(at.ID, done)
+	} else if !done.wait(x.r.Context()) {
+		p.lateCallback(x, pr, begun, params.Has("error"), errors.New("the attempt was used before"))
+		return
+	}
+	p.attempts.expire(x, p.attempts.name(at.ID))
+	if done.outcome.err != nil {
+		p.signInFailed(x, at, done.outcome.err)
+		return
+	}
+	p.welcome(x, at, done.outcome)
+}
+
+// outcome is what came of one attempt.
+type outcome struct {
+	session *session.Session
+	cookie  *http.Cookie
+	err     error
+}
+
+// errNotStored says that the provider signed the person in and the store did not take the session.
+var errNotStored = errors.New("store session")
+
+// finishSignIn exchanges the code and stores the session. A code works once, so a browser that goes away meanwhile
+// (a double click) does not stop it.
+func (p *Proxy) finishSignIn(x *exchange, pr *provider, at attempt, f idp.Finish) outcome {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), finishTimeout)
+	defer cancel()
+	grant, err := pr.idp.Finish(ctx, f)
+	if err != nil {
+		return outcome{err: err}
+	}
+	old, _ := pr.sessions.Load(ctx, x.r.Header) // best effort: what it was is over either way
+	s, cookie, err := pr.sessions.Create(ctx, grant, session.CreateOptions{
+		Browser:  session.BrowserFamily(x.r.UserAgent()),
+		Replaces: old,
+	})
+	if err != nil {
+		return outcome{err: errors.Join(errNotStored, err)}
+	}
+	return outcome{session: s, cookie: cookie}
+}
+
+// callbackParams reads the provider's answer from the query or, posted, from the form.
+func callbackParams(x *exchange) (params url.Values, posted bool, err error) {
+	if x.r.Method != http.MethodPost {
+		params, err = url.ParseQuery(x.r.URL.RawQuery)
+		return params, false, err
+	}
+	x.r.Body = http.MaxBytesReader(x, x.r.Body, maxCallbackBytes)
+	if err := x.r.ParseForm(); err != nil {
+		return nil, true, err
+	}
+	return x.r.PostForm, true, nil
+}
+
+// strayCallback is a callback that answers nothing we began: a bookmark, a stale tab, or someone else's.
+func (p *Proxy) strayCallback(x *exchange, err error) {
+	if _, _, none := p.anySession(x); none == nil {
+		x.reason("callback_with_live_session", nil)
+		p.redirect(x, "/")
+		return
+	}
+	x.reason("stray_callback", err)
+	p.notice(x, http.StatusBadRequest, noticeStray, p.startLink(x, "/", false))
+}
+
+// lateCallback is a callback that we began and whose cookie is gone or whose attempt was used: a repeated or bookmarked address, the back
+// button, a browser that drops cookies. Signing in again is safe, since it binds to this browser; it is bounded by the count.
+func (p *Proxy) lateCallback(x *exchange, pr *provider, begun attempt, failed bool, err error) {
+	if _, loadErr := pr.sessions.Load(x.r.Context(), x.r.Header); loadErr == nil {
+		x.reason("callback_with_live_session", nil)
+		p.redirect(x, "/")
+		return
+	}
+	if failed {
+		x.reason("callback_error_without_attempt", err)
+		p.notice(x, http.StatusBadRequest, noticeStray, p.startLink(x, "/", false))
+		return
+	}
+	x.reason("attempt_lost", err)
+	p.begin(x, pr, "/", begun.Count+1)
+}
+
+// signInFailed shows what can be said safely about a sign-in that did not work; the log has the reason.
+func (p *Proxy) signInFailed(x *exchange, at attempt, err error) {
+	x.reason("sign_in_failed", err)
+	var refused *idp.AuthorizationError
+	again := p.startLink(x, at.ReturnTo, false)
+	switch {
+	case errors.Is(err, errNotStored):
+		x.Header().Set("Retry-After", "5")
+		p.notice(x, http.StatusServiceUnavailable, noticeStoreDown, again)
+	case errors.As(err, &refused) && refused.Code == "access_denied":
+		p.notice(x, http.StatusForbidden, noticeRefused, again)
+	case errors.As(err, &refused) && (refused.Code == "temporarily_unavailable" || refused.Code == "server_error"), unavailable(err):
+		x.Header().Set("Retry-After", "5")
+		p.notice(x, http.StatusServiceUnavailable, noticeProviderDown, again)
+	default:
+		p.notice(x, http.StatusBadGateway, noticeBadAnswer, again)
+	}
+}
+
+// welcome sends the person on with the new session's cookie.
+func (p *Proxy) welcome(x *exchange, at attempt, o outcome) {
+	if err := p.attempts.setSignIns(x, at.Count+1); err != nil {
+		p.refuse(x, http.StatusInternalServerError, "seal_failed", err)
+		return
+	}
+	http.SetCookie(x, o.cookie)
+	x.verdict.Session = o.session
+	x.reason("signed_in", nil)
+	if o.cookie.SameSite == http.SameSiteStrictMode { // a strict cookie is absent on the hop that comes from the provider's site
+		p.own(x.Header())
+		p.pages.Continue(x, x.r, at.ReturnTo)
+		return
+	}
+	p.redirect(x, at.ReturnTo)
+}
+
+// provider finds a provider by name, or nil.
+func (p *Proxy) provider(name string) *provider {
+	for _, pr := range p.providers {
+		if pr.name == name {
+			return pr
+		}
+	}
+	return nil
+}
+
+// maxUsed bounds the memory of used attempts; at some 100 bytes each it stays near a megabyte.
+const maxUsed = 10_000
+
+// usedAttempts remembers which attempts this process has used, so that a callback sent twice sends its code once: who comes while the
+// first is at work gets its outcome, who comes later is late. Two generations bound it.
+type usedAttempts struct {
+	mu       sync.Mutex
+	now, old map[string]*flight
+}
+
+// flight is the use of one attempt. Its outcome is shared only with those who waited for it, and they hold the attempt's cookie.
+type flight struct {
+	done    chan struct{}
+	over    bool // nobody waits any more; guarded by usedAttempts.mu
+	outcome outcome
+}
+
+// claim is first for whoever may use the attempt.
+func (u *usedAttempts) claim(id string) (f *flight, first bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, generation := range []map[string]*flight{u.now, u.old} {
+		if f := generation[id]; f != nil {
+			if f.over {
+				return &flight{}, false
+			}
+			return f, false
+		}
+	}
+	if u.now == nil || len(u.now) >= maxUsed/2 {
+		u.old, u.now = u.now, make(map[string]*flight)
+	}
+	f = &flight{done: make(chan struct{})}
+	u.now[id] = f
+	return f, true
+}
+
+// release hands the outcome to those who wait and keeps only that the attempt was used.
+func (u *usedAttempts) release(id string, f *flight) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, generation := range []map[string]*flight{u.now, u.old} {
+		if generation[id] == f {
+			generation[id] = &flight{over: true}
+		}
+	}
+	close(f.done)
+}
+
+// wait is true when the first user's outcome is there.
+func (f *flight) wait(ctx context.Context) bool {
+	if f.done == nil {
+		return false
+	}
+	select {
+	case <-f.done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

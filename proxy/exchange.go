@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// exchange is one request on its way through Postern: what was found out about it, and what was answered. It is the
+// http.ResponseWriter that the steps write to.
+type exchange struct {
+	http.ResponseWriter
+	r       *http.Request
+	start   time.Time
+	client  clientInfo
+	target  string   // path and query as the client sent them
+	path    string   // the path in the one form that routes are matched on
+	origin  *url.URL // what the browser sees of us on this host
+	route   *route   // nil for our own endpoints
+	verdict verdict
+
+	status int
+	bytes  int64
+	err    error // for the operator's log, never for the client
+}
+
+// reason notes why the exchange ends as it does, for the log.
+func (x *exchange) reason(why string, err error) {
+	x.verdict.Reason = why
+	if err != nil {
+		x.err = err
+	}
+}
+
+// WriteHeader notes the status and passes it on. A 101 is final.
+func (x *exchange) WriteHeader(status int) {
+	if x.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		x.status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+// Write counts what was sent.
+func (x *exchange) Write(b []byte) (int, error) {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	n, err := x.ResponseWriter.Write(b)
+	x.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach Flush, Hijack and the deadlines.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// exchangeOf finds the exchange under whatever an upstream wrapped around it.
+func exchangeOf(w http.ResponseWriter) *exchange {
+	for {
+		if x, ok := w.(*exchange); ok {
+			return x
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return nil
+		}
+		w = u.Unwrap()
+	}
+}
+
+// logRequest writes the line that each request gets: no query, no token, no name.
+func (p *Proxy) logRequest(x *exchange) {
+	ctx := context.WithoutCancel(x.r.Context())
+	if !p.log.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 16)
+	attrs = append(attrs,
+		slog.String("request_id", x.client.RequestID),
+		slog.String("method", x.r.Method),
+		slog.String("host", x.client.Host),
+		slog.String("path", x.path),
+		slog.Int("status", x.status),
+		slog.String("verdict", x.verdict.Kind.String()),
+		slog.String("reason", x.verdict.Reason),
+		slog.Duration("duration", p.now().Sub(x.start)),
+		slog.Int64("bytes", x.bytes),
+		slog.String("client", x.client.Addr.String()),
+	)
+	if x.route != nil {
+		attrs = append(attrs, slog.String("route", x.route.name))
+	}
+	if s := x.verdict.Session; s != nil {
+		attrs = append(attrs, slog.String("session", s.Handle()), slog.String("user", p.userHash(s.Subject)))
+	}
+	if x.err != nil {
+		attrs = append(attrs, slog.String("error", x.err.Error()))
+	}
+	p.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
+}
+
+// userHash names a person in the log without naming them; it is the same on every replica.
+func (p *Proxy) userHash(subject string) string {
+	mac := hmac.New(sha256.New, p.userKey)
+	mac.Write([]byte(subject))
+	return hex.EncodeToString(mac.Sum(nil)[:6])
+}

@@ -1,0 +1,152 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"postern/proxy/access"
+	"postern/session"
+)
+
+// verdictKind is what becomes of a request. The zero value denies.
+type verdictKind int
+
+const (
+	verdictDeny        verdictKind = iota // known, and not allowed
+	verdictAllow                          // forwarded
+	verdictSignIn                         // nobody known: sign in, or 401
+	verdictUnavailable                    // it cannot be known now: 503, the cookie stays
+	verdictOwn                            // an endpoint of ours, or a request that reached no route
+)
+
+func (k verdictKind) String() string {
+	return [...]string{"deny", "allow", "sign_in", "unavailable", "own"}[k]
+}
+
+// verdict is the one decision about a request; every way in renders the same one.
+type verdict struct {
+	Kind       verdictKind
+	Reason     string           // a stable word for logs
+	Session    *session.Session // who, when known
+	Ended      session.Reason   // why an earlier session no longer counts
+	RetryAfter time.Duration    // with verdictUnavailable
+}
+
+// decide turns a request into its verdict. It alone lets requests pass.
+//
+// Flow: public routes need nobody → session from cookie → tokens fresh → the route's rule.
+func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
+	rt := x.route
+	if rt.rule.Public() {
+		return verdict{Kind: verdictAllow, Reason: "public"}
+	}
+	if d := rt.rule.Decide(nil); d.Need != access.SignIn {
+		return verdict{Kind: verdictDeny, Reason: d.Reason} // signing in could not help
+	}
+	s, err := p.signedIn(ctx, x.r, rt.provider)
+	if err != nil {
+		x.err = causeOf(err)
+		return withoutSession(err)
+	}
+	v := verdict{Kind: verdictDeny, Session: s}
+	d := rt.rule.Decide(s)
+	v.Reason = d.Reason
+	switch {
+	case !d.Allow:
+	case crossOriginUpgrade(x.r, x.client):
+		v.Reason = "cross_origin_upgrade" // a WebSocket handshake carries the cookie from any page
+	default:
+		v.Kind = verdictAllow
+		rt.provider.sessions.Touch(s)
+	}
+	return v
+}
+
+// signedIn is the request's session with tokens that are good to use, or why there is none.
+func (p *Proxy) signedIn(ctx context.Context, r *http.Request, pr *provider) (*session.Session, error) {
+	s, err := pr.sessions.Load(ctx, r.Header)
+	if err != nil {
+		return nil, err
+	}
+	return pr.sessions.Fresh(ctx, s, pr.refresh)
+}
+
+// withoutSession tells absent from broken: only what is truly absent or over leads to signing in.
+func withoutSession(err error) verdict {
+	var ended *session.EndedError
+	var retry *session.RetryError
+	switch {
+	case errors.As(err, &ended):
+		v := verdict{Kind: verdictSignIn, Reason: "session_ended_" + string(ended.Reason), Ended: ended.Reason}
+		if ended.Reason == session.ReasonKeyUnknown || ended.Reason == session.ReasonTampered {
+			v.Ended = "" // whoever makes cookies up learns nothing from the answer
+		}
+		return v
+	case errors.Is(err, session.ErrNone):
+		return verdict{Kind: verdictSignIn, Reason: "no_session"}
+	case errors.As(err, &retry):
+		return verdict{Kind: verdictUnavailable, Reason: "provider_unavailable", RetryAfter: retry.After}
+	default:
+		return verdict{Kind: verdictUnavailable, Reason: "store_unavailable"}
+	}
+}
+
+// causeOf is the part of an error that the log should have: that there simply is no session is told by the reason.
+func causeOf(err error) error {
+	if err == session.ErrNone {
+		return nil
+	}
+	return err
+}
+
+// visitor is what kind of request asks, as far as it decides how a missing session is answered.
+type visitor int
+
+const (
+	program  visitor = iota // fetch, XHR, curl, an image: 401 as JSON, never a redirect, never a cookie
+	person                  // a page navigation that may start a sign-in
+	framed                  // a page in an iframe: sign-in there would fail or be hidden from the person
+	formPost                // a navigation that sends something: what it sent is not kept
+)
+
+// visitorOf tells people from programs by Fetch Metadata, else (old browsers, plain http) by what they accept.
+func visitorOf(r *http.Request) visitor {
+	h := r.Header
+	if h.Get("Sec-Purpose") != "" || h.Get("Purpose") == "prefetch" || h.Get("X-Moz") == "prefetch" ||
+		h.Get("X-Requested-With") == "XMLHttpRequest" || isUpgrade(r) {
+		return program
+	}
+	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
+		if mode != "navigate" {
+			return program
+		}
+		switch h.Get("Sec-Fetch-Dest") {
+		case "document", "":
+		case "iframe", "frame", "embed", "object", "fencedframe":
+			return framed
+		default:
+			return program
+		}
+	} else if !wantsHTML(r) {
+		return program
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return formPost
+	}
+	return person
+}
+
+// wantsHTML tells whether an answer for people is understood.
+func wantsHTML(r *http.Request) bool {
+	for _, line := range r.Header.Values("Accept") {
+		if strings.Contains(line, "text/html") || strings.Contains(line, "application/xhtml+xml") {
+			return true
+		}
+	}
+	return false
+}
+
+func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }

@@ -1,0 +1,27 @@
+// Package idp speaks to identity providers. It holds every check of the OAuth 2.0 and OpenID Connect protocols, in the one right
+// order, so that callers cannot get it wrong: they see [Provider.Begin], [Provider.Finish] and [Provider.Refresh], not the steps.
+//
+// What it guarantees: no token leaves Finish or Refresh unless everything about the answer was checked; client credentials, codes and
+// refresh tokens are sent to the one endpoint they are for, once, and never along a redirect; every call ends within its time limit,
+// every answer is bounded; no error holds a token, a code, a secret or a body.
+//
+// What it never does: keep anything about a person. State, cookies and sessions are the callers' business.
+//
+// The map:
+//
+//	provider.go   Options, New, Run: the life of one provider
+//	metadata.go   discovery document → endpoints, client authentication, keys
+//	begin.go      the authorization request
+//	finish.go     the authorization response → tokens → identity
+//	token.go      token request and token answer: one pair of functions for every grant
+//	idtoken.go    the ID token
+//	keys.go       the keys that sign ID tokens
+//	userinfo.go   the userinfo answer
+//	claims.go     claims → identity
+//	refresh.go    new tokens for old
+//	logout.go     the end-session URL
+//	client.go     how calls are made
+//	errors.go     what can go wrong
+//
+// A provider that is not OpenID Connect differs from one that is in where endpoints and identity come from, and in nothing else.
+package idp

@@ -1,0 +1,157 @@
+package idp
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"postern/session"
+)
+
+const (
+	maxParam       = 8 << 10 // bytes of one parameter of an authorization response
+	maxDescription = 300
+	maxTokenAge    = 10 * time.Minute // of an ID token at sign-in
+)
+
+// Finish is an authorization response, with what belongs to its attempt.
+type Finish struct {
+	// Params are the parameters as they came.
+	Params url.Values
+	// Secret and RedirectURI are those of [Begin].
+	Secret      [32]byte
+	RedirectURI string
+	// Posted says that the response came by POST.
+	Posted bool
+}
+
+// Finish turns an authorization response into a grant. The caller has matched the state already: it found the attempt by it.
+//
+// Flow:
+//  1. the response as such: no parameter twice, the right way in, the right issuer
+//  2. what it says: an error, or a code
+//  3. code → tokens
+//  4. the ID token, and only then anything that uses a token
+//  5. userinfo, if it is wanted
+//  6. claims → identity
+//
+// Its errors are [AuthorizationError], [ProtocolError] and [UnavailableError].
+func (p *Provider) Finish(ctx context.Context, f Finish) (session.Grant, error) {
+	if f.Secret == [32]byte{} {
+		return session.Grant{}, badAnswer("authorization response belongs to no attempt")
+	}
+	m, err := p.metadata(ctx)
+	if err != nil {
+		return session.Grant{}, err
+	}
+	code, err := p.readResponse(m, f)
+	if err != nil {
+		return session.Grant{}, err
+	}
+	nonce, verifier := p.derive(f.Secret)
+	t, err := p.requestToken(ctx, m, url.Values{
+		"grant_type":    {"authorization_code"},
+		"code":          {code},
+		"redirect_uri":  {f.RedirectURI},
+		"code_verifier": {verifier},
+	})
+	if err != nil {
+		return session.Grant{}, codeError(err)
+	}
+	if t.id == "" {
+		return session.Grant{}, badAnswer("token endpoint answered no id_token: is openid among the scopes?")
+	}
+	c, err := p.verifyIDToken(ctx, m, t.id, t.access, expect{nonce: nonce, maxAge: maxTokenAge})
+	if err != nil {
+		return session.Grant{}, err
+	}
+	if p.wantUserinfo {
+		if err := p.addUserinfo(ctx, m, t.access, c); err != nil {
+			return session.Grant{}, err
+		}
+	}
+	g, err := p.grant(ctx, c)
+	if err != nil {
+		return session.Grant{}, err
+	}
+	g.Tokens = t.tokens(session.Tokens{Scope: m.scope})
+	return g, nil
+}
+
+// readResponse checks the authorization response and returns its code. Parameters that it does not know are ignored (RFC 6749
+// section 4.1.2), tokens among them: only the token endpoint gives any.
+func (p *Provider) readResponse(m *metadata, f Finish) (code string, err error) {
+	for _, name := range []string{"state", "code", "iss", "error", "error_description", "error_uri"} {
+		switch v := f.Params[name]; {
+		case len(v) > 1: // RFC 6749 section 3.1; who wins would depend on who reads
+			return "", badAnswer("authorization response has parameter %s more than once", name)
+		case len(v) == 1 && len(v[0]) > maxParam:
+			return "", badAnswer("authorization response has a parameter %s of more than %d bytes", name, maxParam)
+		}
+	}
+	if f.Posted != (p.responseMode == modeFormPost) {
+		return "", badAnswer("authorization response did not come by response_mode %s", p.responseMode)
+	}
+	// RFC 9207 section 2.4, for errors too: a response of another provider must not make us send its code to this one.
+	if iss, ok := f.Params["iss"]; ok && iss[0] != p.issuer {
+		return "", badAnswer("authorization response is of another issuer (iss): %q", printable(brief(iss[0])))
+	} else if !ok && m.issRequired {
+		return "", badAnswer("authorization response does not name its issuer (iss), as this provider always does")
+	}
+	if f.Params.Has("error") {
+		return "", &AuthorizationError{Code: errorCode(f.Params.Get("error")), Description: description(f.Params.Get("error_description"))}
+	}
+	code = f.Params.Get("code")
+	if code == "" {
+		return "", badAnswer("authorization response has neither code nor error")
+	}
+	return code, nil
+}
+
+// codeError says what a refused code means.
+func codeError(err error) error {
+	refused, ok := err.(*tokenError)
+	if !ok {
+		return err
+	}
+	if refused.busy() {
+		return &UnavailableError{What: refused.Error(), RetryAfter: refused.retryAfter, sent: true}
+	}
+	e := &ProtocolError{What: refused.Error(), Code: refused.code}
+	switch refused.code {
+	case "invalid_client", "unauthorized_client":
+		e.What += ": see client_id, client_secret and client_auth"
+	case "invalid_grant":
+		e.What += ": the code is spent, too old or of another redirect URI"
+	}
+	return e
+}
+
+// errorCode keeps an OAuth error code if it looks like one. What does not may hold anything.
+func errorCode(s string) string {
+	if s == "" || len(s) > 64 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") != "" {
+		return "unreadable"
+	}
+	return s
+}
+
+// description bounds a text for people.
+func description(s string) string {
+	if len(s) > maxDescription {
+		s = s[:maxDescription]
+	}
+	return printable(s)
+}
+
+// printable replaces what is no character or controls a terminal, a log or the direction of text.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,154 @@
+package idp
+
+import (
+	"context"
+	"crypto/subtle"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+)
+
+// logoutEvent is the event that makes a token a logout token (OpenID Connect Back-Channel Logout section 2.4).
+const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
+
+// expect is what an ID token must hold beyond what every one must.
+type expect struct {
+	nonce  string        // empty: not looked at
+	maxAge time.Duration // since it was issued; 0: any
+}
+
+// verifyIDToken checks everything about an ID token (OpenID Connect Core section 3.1.3.7) and returns its claims. Its errors are
+// [ProtocolError] for a bad token and [UnavailableError] when the provider's keys could not be had.
+func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, token, access string, want expect) (claims, error) {
+	// Signature first: nothing else in the token means anything before.
+	header, payload, err := m.keys.verify(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseObject(payload)
+	if err != nil {
+		return nil, badAnswer("ID token holds no JSON object")
+	}
+	if err := notAnotherToken(header, c); err != nil {
+		return nil, err
+	}
+	if err := p.checkClaims(c, want); err != nil {
+		return nil, err
+	}
+	// The library's own view of issuer, audience and times must agree: it reads the payload in another way.
+	now := p.now()
+	t, err := oidc.NewVerifier(p.issuer, verified(payload), &oidc.Config{
+		ClientID:             p.clientID,
+		SupportedSigningAlgs: []string{p.alg},
+		Now:                  func() time.Time { return now.Add(-p.leeway) },
+	}).Verify(ctx, token)
+	if err != nil {
+		return nil, badAnswer("ID token: %s", printable(brief(err.Error())))
+	}
+	// OpenID Connect Core section 3.1.3.8: optional in this flow, binding when it is there.
+	if c.has("at_hash") && (t.AccessTokenHash != c["at_hash"] || t.VerifyAccessToken(access) != nil) {
+		return nil, badAnswer("ID token: at_hash does not belong to the access token")
+	}
+	return c, nil
+}
+
+// verified is a key set for a token whose signature was verified already.
+type verified []byte
+
+// VerifySignature returns the payload.
+func (v verified) VerifySignature(context.Context, string) ([]byte, error) { return v, nil }
+
+// notAnotherToken refuses tokens that the provider signs with the same keys for other purposes (RFC 8725 section 3.11). ID tokens have
+// no type of their own, so every explicit one is another's: logout+jwt, at+jwt, secevent+jwt.
+func notAnotherToken(header jose.Header, c claims) error {
+	if typ, ok := header.ExtraHeaders[jose.HeaderType]; ok {
+		s, _ := typ.(string)
+		if s = strings.TrimPrefix(strings.ToLower(s), "application/"); s == "" || strings.HasSuffix(s, "+jwt") {
+			return badAnswer("ID token is a token of another type (typ)")
+		}
+	}
+	if events, ok := c["events"].(map[string]any); ok {
+		if _, ok := events[logoutEvent]; ok {
+			return badAnswer("ID token is a logout token")
+		}
+	}
+	return nil
+}
+
+// checkClaims checks the claims that the protocol knows.
+func (p *Provider) checkClaims(c claims, want expect) error {
+	if c["iss"] != p.issuer {
+		return badAnswer("ID token: iss is missing or another issuer: %q", printable(brief(c.text("iss"))))
+	}
+	if sub := c.text("sub"); !clean(sub) || len(sub) > maxSubject {
+		return badAnswer("ID token: sub is missing, longer than %d bytes or holds control characters", maxSubject)
+	}
+	if err := p.checkAudience(c); err != nil {
+		return err
+	}
+	if err := p.checkTimes(c, want.maxAge); err != nil {
+		return err
+	}
+	// Binds the token to this browser's attempt: a code stolen from another one brings another nonce.
+	if want.nonce != "" && subtle.ConstantTimeCompare([]byte(c.text("nonce")), []byte(want.nonce)) != 1 {
+		return badAnswer("ID token: nonce is missing or of another attempt")
+	}
+	return nil
+}
+
+// checkAudience accepts tokens for this client alone: another audience could use the token to pass for this client (OpenID Connect
+// Core section 3.1.3.7, points 3 to 5).
+func (p *Provider) checkAudience(c claims) error {
+	audience := []any{c["aud"]}
+	if list, ok := c["aud"].([]any); ok {
+		audience = list
+	}
+	if len(audience) == 0 {
+		return badAnswer("ID token: aud is empty")
+	}
+	for _, a := range audience {
+		if a != p.clientID {
+			s, _ := a.(string)
+			return badAnswer("ID token: aud is missing or names another client: %q", printable(brief(s)))
+		}
+	}
+	if c.has("azp") && c["azp"] != p.clientID {
+		return badAnswer("ID token: azp is another client: %q", printable(brief(c.text("azp"))))
+	}
+	return nil
+}
+
+// checkTimes checks exp, iat and nbf.
+func (p *Provider) checkTimes(c claims, maxAge time.Duration) error {
+	now := p.now()
+	exp, ok := c.time("exp")
+	if !ok {
+		return badAnswer("ID token: exp is missing or not a date")
+	}
+	if !now.Before(exp.Add(p.leeway)) {
+		return badAnswer("ID token has expired: %v ago by this clock", now.Sub(exp).Round(time.Second))
+	}
+	iat, ok := c.time("iat")
+	if !ok {
+		return badAnswer("ID token: iat is missing or not a date")
+	}
+	if iat.After(now.Add(p.leeway)) {
+		return badAnswer("ID token: iat is %v ahead of this clock", iat.Sub(now).Round(time.Second))
+	}
+	if maxAge > 0 && now.Sub(iat) > maxAge+p.leeway {
+		return badAnswer("ID token: iat is %v ago by this clock", now.Sub(iat).Round(time.Second))
+	}
+	if c.has("nbf") {
+		if nbf, ok := c.time("nbf"); !ok || nbf.After(now.Add(p.leeway)) {
+			return badAnswer("ID token: nbf is ahead of this clock, or not a date")
+		}
+	}
+	if c.has("auth_time") {
+		if _, ok := c.time("auth_time"); !ok {
+			return badAnswer("ID token: auth_time is not a date")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package idp
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+const (
+	maxToken     = 64 << 10         // bytes of an ID token
+	maxKeys      = 100              // keys in a set
+	fruitlessGap = 10 * time.Second // between fetches that did not help
+	failedGap    = 2 * time.Second  // after a fetch that failed
+)
+
+// signingAlgs are the algorithms that ID tokens may be signed with. None and the symmetric ones are not among them.
+func signingAlgs() []string {
+	return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+}
+
+// errSignature says that a token is not signed by the provider.
+var errSignature = errors.New("not signed by a key of the provider")
+
+// keySet is the provider's keys. Tokens of known keys are verified without a call. For others the keys are fetched again: by one
+// caller at a time, and not at once again when that did not help, so that bad tokens cannot make Postern flood the provider. So that
+// a withdrawn key goes, too, [Provider.Run] fetches them every hour.
+type keySet struct {
+	address string
+	alg     jose.SignatureAlgorithm
+	now     func() time.Time
+	fetch   func(ctx context.Context) ([]byte, error)
+	flight  flight
+
+	mu        sync.Mutex
+	keys      []jose.JSONWebKey
+	fetched   time.Time // when keys came; zero: never
+	count     int       // how often they came
+	fruitless bool      // no token was verified thanks to the last fetch
+	failed    time.Time // when the last fetch failed; zero: it did not
+	failure   error
+}
+
+func newKeySet(p *Provider, address string) *keySet {
+	return &keySet{
+		address: address,
+		alg:     jose.SignatureAlgorithm(p.alg),
+		now:     p.now,
+		fetch: func(ctx context.Context) ([]byte, error) {
+			a, err := p.get(ctx, "jwks_uri", address)
+			return a.body, err
+		},
+	}
+}
+
+// verify returns the payload of a signed token in compact serialization. Its error is a [ProtocolError] for a bad token, and an
+// [UnavailableError] when the key could not be had.
+func (k *keySet) verify(ctx context.Context, token string) (header jose.Header, payload []byte, err error) {
+	if len(token) > maxToken {
+		return header, nil, badAnswer("ID token is larger than %d bytes: ask the provider for fewer claims", maxToken)
+	}
+	// JSON serialisation, encrypted tokens, none and every other algorithm than the registered one end here (RFC 8725 section 3.1).
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{k.alg})
+	if err != nil || len(jws.Signatures) != 1 {
+		return header, nil, badAnswer("ID token is not signed with %s, or malformed (see id_token_signed_response_alg)", k.alg)
+	}
+	header = jws.Signatures[0].Protected
+	keys, count := k.current()
+	if payload, err := open(jws, keys, header.KeyID); err == nil {
+		return header, payload, nil
+	}
+	keys, err = k.refetch(ctx, count, header.KeyID)
+	if err != nil {
+		return header, nil, err
+	}
+	payload, err = open(jws, keys, header.KeyID)
+	if err != nil {
+		return header, nil, badAnswer("ID token is %v (key id %q)", err, brief(header.KeyID))
+	}
+	k.mu.Lock()
+	k.fruitless = false
+	k.mu.Unlock()
+	return header, payload, nil
+}
+
+// open tries the keys with the id, or all of them for a token that names none.
+func open(jws *jose.JSONWebSignature, keys []jose.JSONWebKey, id string) ([]byte, error) {
+	for i := range keys {
+		if id != "" && keys[i].KeyID != id {
+			continue
+		}
+		if payload, err := jws.Verify(keys[i].Key); err == nil {
+			return payload, nil
+		}
+	}
+	return nil, errSignature
+}
+
+// current returns the keys at hand and how often there were new ones.
+func (k *keySet) current() (keys []jose.JSONWebKey, count int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.keys, k.count
+}
+
+// refresh fetches the keys without any token in need of them.
+func (k *keySet) refresh(ctx context.Context) error {
+	err := k.flight.join(ctx, func() error { return k.update(context.WithoutCancel(ctx)) })
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil {
+		k.fruitless = false
+	}
+	return err
+}
+
+// refetch returns newer keys than those of the count-th fetch. Soon after a fetch that did not help it returns the same again, or an
+// [UnavailableError].
+func (k *keySet) refetch(ctx context.Context, count int, id string) ([]jose.JSONWebKey, error) {
+	k.mu.Lock()
+	now := k.now()
+	switch {
+	case k.count != count: // someone else fetched meanwhile
+		defer k.mu.Unlock()
+		return k.keys, nil
+	case !k.failed.IsZero() && now.Sub(k.failed) < failedGap:
+		defer k.mu.Unlock()
+		return nil, noKey(k.failure, failedGap-now.Sub(k.failed))
+	case k.fruitless && now.Sub(k.fetched) < fruitlessGap:
+		defer k.mu.Unlock()
+		// With its key at hand the token can be judged. Without, it may be signed with a newer one.
+		if id == "" || slices.ContainsFunc(k.keys, func(key jose.JSONWebKey) bool { return key.KeyID == id }) {
+			return k.keys, nil
+		}
+		return nil, noKey(errSignature, fruitlessGap-now.Sub(k.fetched))
+	}
+	k.mu.Unlock()
+
+	err := k.flight.join(ctx, func() error { return k.update(context.WithoutCancel(ctx)) })
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err != nil {
+		return nil, noKey(err, failedGap)
+	}
+	return k.keys, nil
+}
+
+// noKey says that a token cannot be judged for now.
+func noKey(why error, retry time.Duration) error {
+	if bad, ok := errors.AsType[*ProtocolError](why); ok {
+		why = errors.New(bad.What) // it is the key set that is bad: callers must not take it for the token
+	}
+	return &UnavailableError{What: "the key of the ID token could not be had", RetryAfter: retry, Err: why, sent: true}
+}
+
+// update fetches the keys. A failure keeps the old ones.
+func (k *keySet) update(ctx context.Context) error {
+	body, err := k.fetch(ctx)
+	var keys []jose.JSONWebKey
+	if err == nil {
+		keys, err = parseKeys(body, k.alg)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err != nil {
+		k.failed, k.failure = k.now(), err
+		return err
+	}
+	k.keys, k.fetched, k.fruitless = keys, k.now(), true
+	k.count++
+	k.failed, k.failure = time.Time{}, nil
+	return nil
+}
+
+// parseKeys reads a JSON Web Key Set and keeps the keys that may verify signatures made with alg. Others are skipped, as RFC 7517
+// section 5 asks.
+func parseKeys(body []byte, alg jose.SignatureAlgorithm) ([]jose.JSONWebKey, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(body, &set); err != nil {
+		return nil, badAnswer("jwks_uri answered no key set: %v", err)
+	}
+	if len(set.Keys) > maxKeys {
+		return nil, badAnswer("jwks_uri answered more than %d keys", maxKeys)
+	}
+	var keys []jose.JSONWebKey
+	for _, raw := range set.Keys {
+		var about struct {
+			Use string   `json:"use"`
+			Ops []string `json:"key_ops"`
+			Alg string   `json:"alg"`
+		}
+		if json.Unmarshal(raw, &about) != nil ||
+			about.Use != "" && about.Use != "sig" ||
+			about.Ops != nil && !slices.Contains(about.Ops, "verify") ||
+			about.Alg != "" && about.Alg != string(alg) {
+			continue
+		}
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(raw) == nil && key.IsPublic() && key.Valid() && serves(key.Key, string(alg)) {
+			keys = append(keys, key)
+		}
+	}
+	return keys, nil
+}
+
+// serves reports whether key is of the type that alg needs (RFC 7518 section 3.1), and neither weak nor a burden.
+func serves(key any, alg string) bool {
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		bits := key.N.BitLen()
+		return (strings.HasPrefix(alg, "RS") || strings.HasPrefix(alg, "PS")) && bits >= 2048 && bits <= 8192
+	case *ecdsa.PublicKey:
+		curve := map[string]int{"ES256": 256, "ES384": 384, "ES512": 521}
+		return curve[alg] == key.Curve.Params().BitSize
+	case ed25519.PublicKey:
+		return alg == "EdDSA"
+	}
+	return false
+}

@@ -1,0 +1,117 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+
+	"postern/proxy/page"
+	"postern/session"
+)
+
+// logout signs out here and at the provider.
+//
+// Flow:
+//  1. a GET that no click on a page of ours explains asks first; a POST from another site is refused;
+//  2. the session ends in the store, and with it every session of the same sign-in on other hosts;
+//  3. the cookie is expired with the attributes that it was set with;
+//  4. the browser goes to the provider's end_session_endpoint, when it has one (RP-Initiated Logout 1.0), and comes back to
+//     logout/callback.
+//
+// A store that does not answer leaves everything as it is: saying "signed out" would be untrue.
+func (p *Proxy) logout(x *exchange) {
+	if x.r.Method != http.MethodPost && !clickedHere(x.r) {
+		p.own(x.Header())
+		p.pages.Confirm(x, x.r, page.Confirm{
+			Title: "Sign out?", Text: "You will be signed out of this application and at the identity provider.",
+			Action: p.prefix + "/logout", Button: "Sign out", Cancel: "/",
+			FormAction: p.endSessionOrigins(), RequestID: x.client.RequestID,
+		})
+		return
+	}
+	if err := p.crossOrigin.Check(x.r); x.r.Method == http.MethodPost && err != nil {
+		p.refuse(x, http.StatusForbidden, "cross_origin_logout", err)
+		return
+	}
+	s, pr, err := p.anySession(x)
+	var ended *session.EndedError
+	switch {
+	case err == nil:
+		if err := p.endSession(x, pr, s); err != nil {
+			p.notSignedOut(x, err)
+			return
+		}
+	case errors.Is(err, session.ErrNone), errors.As(err, &ended):
+		x.reason("no_session", nil)
+	default:
+		p.notSignedOut(x, err)
+		return
+	}
+	for _, pr := range p.providers {
+		if hasCookie(x.r, pr.sessions.CookieName()) {
+			http.SetCookie(x, pr.sessions.ExpireCookie())
+		}
+	}
+	p.attempts.forgetSignIns(x)
+	if s != nil {
+		state, err := p.attempts.ring.Seal("logout", []byte(x.origin.String()))
+		if err == nil {
+			if address, ok := pr.idp.EndSessionURL(s.Tokens.ID, x.origin.String()+p.prefix+"/logout/callback", state); ok {
+				p.redirect(x, address)
+				return
+			}
+		}
+	}
+	p.redirect(x, p.prefix+"/logout/callback")
+}
+
+// clickedHere is true where the browser itself says that a person followed a link on a page of this origin.
+func clickedHere(r *http.Request) bool {
+	h := r.Header
+	return r.Method == http.MethodGet && h.Get("Sec-Fetch-Site") == "same-origin" && h.Get("Sec-Fetch-Mode") == "navigate" && h.Get("Sec-Fetch-Dest") == "document"
+}
+
+// endSession ends one session and those of the same sign-in.
+func (p *Proxy) endSession(x *exchange, pr *provider, s *session.Session) error {
+	if err := pr.sessions.End(x.r.Context(), s, session.ReasonSignedOut); err != nil {
+		return err
+	}
+	match := session.Match{SignIn: s.SignIn}
+	if s.SID != "" {
+		match = session.Match{SID: s.SID}
+	}
+	_, err := pr.sessions.EndMatching(x.r.Context(), match, session.ReasonSignedOut)
+	return err
+}
+
+func (p *Proxy) notSignedOut(x *exchange, err error) {
+	x.reason("store_unavailable", err)
+	x.Header().Set("Retry-After", "5")
+	p.notice(x, http.StatusServiceUnavailable, noticeNotSignedOut, page.Link{Text: "Try again", URL: p.prefix + "/logout", Primary: true})
+}
+
+// signedOut is where the provider sends the browser after its own sign-out. The state is only looked at for the log: by then nothing is left that it
+// could protect, and a missing or foreign one must land safely.
+func (p *Proxy) signedOut(x *exchange) {
+	if state := x.r.URL.Query().Get("state"); state != "" {
+		if _, _, err := p.attempts.ring.Open("logout", state, attemptLifetime); err != nil {
+			x.reason("logout_state_unknown", nil)
+		}
+	}
+	p.notice(x, http.StatusOK, noticeSignedOut, p.startLink(x, "/", false))
+}
+
+// endSessionOrigins are where a sign-out form is redirected; browsers hold form-action against redirects too.
+func (p *Proxy) endSessionOrigins() []string {
+	var origins []string
+	for _, pr := range p.providers {
+		if address, ok := pr.idp.EndSessionURL("", "", ""); ok {
+			if u, err := url.Parse(address); err == nil {
+				origins = append(origins, u.Scheme+"://"+u.Host)
+			}
+		}
+	}
+	return origins
+}
+
+func hasCookie(r *http.Request, name string) bool { return len(r.CookiesNamed(name)) > 0 }

@@ -1,0 +1,110 @@
+package page
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// maxGroups is how many groups the session page lists.
+const maxGroups = 50
+
+// sessionFacts is what the session page shows.
+type sessionFacts struct {
+	Known                 bool
+	User, Email, Name     string
+	Groups                []string
+	MoreGroups            int
+	Provider, Reason      string
+	SignedIn, Ends        *moment
+	IdleUntil, RefreshAt  *moment
+	SignOut, SignIn, Home string
+}
+
+func (p *Pages) facts(s SessionView) sessionFacts {
+	f := sessionFacts{
+		User:      line(s.User),
+		Email:     line(s.Email),
+		Name:      line(s.Name),
+		Provider:  line(s.Provider),
+		Reason:    text(s.Reason),
+		SignedIn:  p.moment(s.SignedIn),
+		Ends:      p.moment(s.Ends),
+		IdleUntil: p.moment(s.IdleUntil),
+		RefreshAt: p.moment(s.RefreshAt),
+		SignOut:   safeURL(s.SignOut),
+		SignIn:    safeURL(s.SignIn),
+		Home:      safeURL(s.Home),
+	}
+	f.Known = f.User != "" || f.Email != "" || f.Name != ""
+	for i, g := range s.Groups {
+		if i == maxGroups {
+			f.MoreGroups = len(s.Groups) - maxGroups
+			break
+		}
+		if g = line(g); g != "" {
+			f.Groups = append(f.Groups, g)
+		}
+	}
+	return f
+}
+
+// moment is a time as people read it and as machines do.
+type moment struct {
+	Machine, Relative, Absolute string
+}
+
+// moment returns nil for the zero time, which is unknown.
+func (p *Pages) moment(t time.Time) *moment {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &moment{
+		Machine:  t.Format(time.RFC3339),
+		Relative: relative(t.Sub(p.now())),
+		// The zone is named: a page without script cannot know the reader's.
+		Absolute: t.Format("2 January 2006, 15:04 MST"),
+	}
+}
+
+// relative says how far away a moment is.
+func relative(d time.Duration) string {
+	switch {
+	case d >= time.Minute:
+		return "in " + span(d)
+	case d > 0:
+		return "in less than a minute"
+	case d > -time.Minute:
+		return "just now"
+	}
+	return span(-d) + " ago"
+}
+
+// span says how long d is, in its two largest units.
+func span(d time.Duration) string {
+	minutes := int(d / time.Minute)
+	hours, days := minutes/60, minutes/(24*60)
+	switch {
+	case days >= 2:
+		return units(days, "day", hours%24, "hour")
+	case hours >= 1:
+		return units(hours, "hour", minutes%60, "minute")
+	}
+	return units(minutes, "minute", 0, "")
+}
+
+func units(a int, unitA string, b int, unitB string) string {
+	parts := []string{count(a, unitA)}
+	if b > 0 {
+		parts = append(parts, count(b, unitB))
+	}
+	return strings.Join(parts, " ")
+}
+
+func count(n int, unit string) string {
+	if n == 1 {
+		return "1 " + unit
+	}
+	return fmt.Sprintf("%d %ss", n, unit)
+}

@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"postern/proxy/page"
+	"postern/session"
+)
+
+// Proxy is the front door. Make one with [New]; it is an http.Handler for the public listener.
+type Proxy struct {
+	log        *slog.Logger
+	now        func() time.Time
+	pages      *page.Pages
+	routes     *table
+	providers  []*provider
+	forwarding forwarding
+	streams    *streams
+	attempts   *attempts
+	used       usedAttempts
+	store      session.Store
+	ready      *readiness
+	admin      http.Handler
+
+	prefix      string   // of our own endpoints, such as /oauth2
+	origin      *url.URL // what browsers see where no route names its host; nil when every route does
+	public      bool     // origin was written as public_url and holds for every host
+	returnHosts []string
+	hsts        string
+	userKey     []byte // keys the short hash of users in the log
+	crossOrigin *http.CrossOriginProtection
+}
+
+// ServeHTTP answers one request of the public listener.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{ResponseWriter: w, r: r, start: p.now()}
+	defer p.finish(x)
+	x.client = p.forwarding.client(r)
+	p.serve(x)
+}
+
+// serve checks what every request must satisfy, then hands it to an endpoint of ours or to a route.
+func (p *Proxy) serve(x *exchange) {
+	if refusedMethod(x.r) {
+		p.refuse(x, http.StatusMethodNotAllowed, "method_refused", nil)
+		return
+	}
+	path, query, err := requestTarget(x.r)
+	if err != nil {
+		p.refuse(x, http.StatusBadRequest, "bad_target", err)
+		return
+	}
+	if why := ambiguousPath(path); why != "" {
+		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New(why))
+		return
+	}
+	x.target = path
+	if query != "" {
+		x.target += query
+	}
+	x.path = canonicalPath(path)
+	if !p.routes.knowsHost(x.client.Host) {
+		p.refuse(x, http.StatusMisdirectedRequest, "unknown_host", nil)
+		return
+	}
+	x.origin = p.originOf(x.client.Host)
+	if name, ok := p.endpointName(x.path); ok {
+		p.endpoint(x, name)
+		return
+	}
+	x.route = p.routes.match(x.client.Host, x.path, x.r.Method)
+	if x.route == nil {
+		p.refuse(x, http.StatusNotFound, "no_route", nil)
+		return
+	}
+	x.verdict = p.decide(x.r.Context(), x)
+	p.render(x)
+}
+
+// originOf is what browsers see of a host that the route table knows: public_url, else https and the host of the route,
+// else the loopback address that we listen on.
+func (p *Proxy) originOf(host string) *url.URL {
+	if !p.public && p.routes.namesHost(host) {
+		return &url.URL{Scheme: "https", Host: hostname(host)}
+	}
+	return p.origin
+}
+
+// endpointName tells whether a canonical path is one of ours and what follows the prefix.
+func (p *Proxy) endpointName(path string) (name string, ok bool) {
+	rest, ok := strings.CutPrefix(path, p.prefix)
+	if !ok || rest != "" && rest[0] != '/' {
+		return "", false
+	}
+	return strings.Trim(rest, "/"), true
+}
+
+// finish writes the one log line of a request. A panic in the flow becomes a 500 without detail.
+func (p *Proxy) finish(x *exchange) {
+	if v := recover(); v != nil {
+		if v == http.ErrAbortHandler { // the upstream's or client's side of a stream broke: nothing more can be said
+			x.reason("aborted", nil)
+			p.logRequest(x)
+			panic(v)
+		}
+		p.log.ErrorContext(x.r.Context(), "panic", "request_id", x.client.RequestID, "panic", v, "stack", string(debug.Stack()))
+		if x.status == 0 {
+			p.refuse(x, http.StatusInternalServerError, "panic", nil)
+		} else {
+			defer panic(http.ErrAbortHandler)
+		}
+	}
+	p.logRequest(x)
+}

@@ -1,0 +1,262 @@
+// Package proxytest is a whole stack for tests: a scriptable identity provider, an application that tells what it received, Postern
+// between them, and browsers with cookie jars. Everything talks over real sockets on loopback.
+//
+// Start at [New]; a [Stack]'s Browser goes to pages as a person would.
+package proxytest
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/config"
+	"postern/proxy"
+	"postern/proxy/idp/idptest"
+	"postern/session"
+	"postern/session/memstore"
+)
+
+// Minimal is a configuration with one provider and one route, as an operator would write it. ISSUER, UPSTREAM, LISTEN and ORIGIN are the
+// stack's addresses.
+const Minimal = `
+server: {listen: "${LISTEN}"}
+providers:
+  corp: {issuer: "${ISSUER}", client_id: wiki, client_secret: canary-client-secret}
+routes:
+  - upstream: ${UPSTREAM}
+`
+
+// Options change what [New] builds. The zero value serves [Minimal] with sessions in memory.
+type Options struct {
+	// Config is the YAML. Default [Minimal].
+	Config string
+	// Store is the session store; nil is a new memstore on the stack's clock.
+	Store session.Store
+	// Clock is the time of all parts; nil is a new one.
+	Clock *Clock
+	// Provider is used instead of a new one.
+	Provider *idptest.Server
+	// TLS serves https, with HTTP/2.
+	TLS bool
+	// App replaces the application.
+	App http.Handler
+	// Transport carries the calls to the provider.
+	Transport http.RoundTripper
+}
+
+// Stack is everything together.
+type Stack struct {
+	// URL is Postern's origin.
+	URL      string
+	Provider *idptest.Server
+	App      *App
+	Proxy    *proxy.Proxy
+	Store    session.Store
+	Clock    *Clock
+	Log      *Log
+
+	t      testing.TB
+	server *httptest.Server
+	stop   func()
+}
+
+// New starts a stack that ends with the test. The provider knows the client wiki and signs in alice, who is in wiki-users.
+func New(t testing.TB, o Options) *Stack {
+	t.Helper()
+	s := &Stack{t: t, Clock: o.Clock, Provider: o.Provider, Store: o.Store, Log: &Log{}}
+	if s.Clock == nil {
+		s.Clock = &Clock{}
+	}
+	if s.Provider == nil {
+		s.Provider = idptest.NewServerWith(t, idptest.Options{Now: s.Clock.Now})
+		s.Provider.AddUser(idptest.User{Sub: "alice", Claims: map[string]any{
+			"name": "Alice Example", "email": "alice@example.com", "email_verified": true, "preferred_username": "alice", "groups": []string{"wiki-users"},
+		}})
+		s.Provider.AddUser(idptest.User{Sub: "bob", Claims: map[string]any{"name": "Bob Example", "groups": []string{"others"}}})
+		s.Provider.SignInAs("alice")
+	}
+	if s.Store == nil {
+		s.Store = memstore.New(memstore.Options{Now: s.Clock.Now})
+	}
+	s.App = newApp(t, o.App)
+	s.start(o)
+	return s
+}
+
+func (s *Stack) start(o Options) {
+	s.t.Helper()
+	var handler http.Handler
+	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
+	address := s.server.Listener.Addr().String()
+	s.URL = "http://" + address
+	if o.TLS {
+		s.URL = "https://" + address
+	}
+	text := o.Config
+	if text == "" {
+		text = Minimal
+	}
+	env := map[string]string{"LISTEN": address, "ORIGIN": s.URL, "ISSUER": s.Provider.URL, "UPSTREAM": s.App.URL}
+	cfg, err := config.Parse("test.yaml", []byte(text), config.LoadOptions{LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
+	if err != nil {
+		s.t.Fatalf("configuration:\n%v", err)
+	}
+	s.Provider.AddClient(idptest.Client{ID: "wiki", Secret: "canary-client-secret", AuthMethod: "client_secret_basic",
+		RedirectURIs: []string{s.URL + cfg.Server.Prefix + "/callback"}, PostLogoutRedirectURIs: []string{s.URL + cfg.Server.Prefix + "/logout/callback"}})
+	log := slog.New(slog.NewJSONHandler(io.MultiWriter(s.Log, s.t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Now: s.Clock.Now, Transport: o.Transport})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	handler = s.Proxy
+	if o.TLS {
+		s.server.EnableHTTP2 = true
+		s.server.StartTLS()
+	} else {
+		s.server.Start()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Proxy.Run(ctx) }()
+	s.Proxy.Listening()
+	s.stop = sync.OnceFunc(func() {
+		s.server.CloseClientConnections()
+		s.server.Close()
+		closing, stop := context.WithTimeout(context.Background(), 10*time.Second)
+		defer stop()
+		if err := s.Proxy.Close(closing); err != nil {
+			s.t.Errorf("close: %v", err)
+		}
+		cancel()
+		<-done
+	})
+	s.t.Cleanup(s.stop)
+}
+
+// Stop ends Postern; the rest of the stack goes on.
+func (s *Stack) Stop() { s.stop() }
+
+// Restart ends Postern and starts it again on another address with the same provider, application, store and clock.
+func (s *Stack) Restart(o Options) {
+	s.t.Helper()
+	s.stop()
+	s.start(o)
+}
+
+// Transport reaches the stack; it trusts the stack's certificate.
+func (s *Stack) Transport() *http.Transport {
+	tr := &http.Transport{DialContext: (&net.Dialer{}).DialContext, MaxIdleConnsPerHost: 256, ForceAttemptHTTP2: true}
+	if s.server.Certificate() != nil {
+		tr.TLSClientConfig = &tls.Config{RootCAs: s.server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+	}
+	s.t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// Clock is a time that tests move: real time plus what was added.
+type Clock struct {
+	mu    sync.Mutex
+	added time.Duration
+}
+
+// Now is the stack's time.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.added)
+}
+
+// Add moves the time.
+func (c *Clock) Add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.added += d
+}
+
+// Log keeps what was logged, for tests that look for secrets in it.
+type Log struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write takes log lines.
+func (l *Log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+// String is everything that was logged.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// App is the application behind Postern. It answers with JSON of the request that it received.
+type App struct {
+	URL string
+
+	mu       sync.Mutex
+	requests []Received
+}
+
+// Received is one request as it reached the application.
+type Received struct {
+	Method, Target, Host string
+	Header               http.Header
+	Body                 string
+}
+
+func newApp(t testing.TB, other http.Handler) *App {
+	a := &App{}
+	h := other
+	if h == nil {
+		h = http.HandlerFunc(a.serve)
+	}
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	a.URL = server.URL
+	return a
+}
+
+func (a *App) serve(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	got := Received{Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header.Clone(), Body: string(body)}
+	a.mu.Lock()
+	a.requests = append(a.requests, got)
+	a.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(got)
+}
+
+// Requests are those that reached the application so far.
+func (a *App) Requests() []Received {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]Received(nil), a.requests...)
+}
+
+// Eventually waits until done is true, for what happens in the background; it fails the test after 20 seconds.
+func Eventually(t testing.TB, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(20 * time.Second)
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatal("did not happen within 20 s")
+		}
+	}
+}

@@ -1,0 +1,215 @@
+package proxy
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"postern/proxy/page"
+	"postern/session"
+)
+
+// render answers a request with its verdict.
+func (p *Proxy) render(x *exchange) {
+	v := x.verdict
+	if v.Session != nil { // it arrived
+		p.attempts.forgetSignIns(x)
+	}
+	switch v.Kind {
+	case verdictAllow:
+		x.route.upstream.serve(x, x.r, forward{Session: v.Session, Client: x.client, KeepAuthorization: v.Session == nil})
+	case verdictSignIn:
+		p.askToSignIn(x)
+	case verdictUnavailable:
+		after := max(v.RetryAfter, time.Second)
+		x.Header().Set("Retry-After", strconv.Itoa(int((after+time.Second-1)/time.Second)))
+		say := noticeStoreDown
+		if v.Reason == "provider_unavailable" {
+			say = noticeNoRefresh
+		}
+		p.answer(x, http.StatusServiceUnavailable, say, page.Link{Text: "Try again", URL: returnTo(x.target, x.origin, nil, p.prefix), Primary: true})
+	default:
+		p.answer(x, http.StatusForbidden, noticeDenied, p.deniedLinks(x)...)
+	}
+}
+
+func (p *Proxy) deniedLinks(x *exchange) []page.Link {
+	if x.verdict.Session == nil {
+		return nil
+	}
+	return []page.Link{{Text: "Sign in with another account", URL: p.prefix + "/logout", Primary: true}}
+}
+
+// words is what a page says. Title and text are fixed sentences: nothing of a request or an error reaches them.
+type words struct {
+	code        string // the problem's type for programs
+	title, text string
+	details     []string
+}
+
+var (
+	noticeFramed = words{code: "sign_in_required", title: "Please sign in",
+		text: "This part of the page needs you to be signed in. Sign-in opens in the whole window."}
+	noticeNotSent = words{code: "sign_in_required", title: "Your session ended",
+		text: "Nothing was sent. Sign in, then send your form again; your browser's Back button usually still has what you typed."}
+	noticeNobody = words{code: "sign_in_required", title: "You are not signed in", text: "Sign in to see your session."}
+	noticeLoop   = words{code: "sign_in_loop", title: "Sign-in does not hold",
+		text: "You signed in several times in a row, but your session did not arrive here. Usual causes:",
+		details: []string{
+			"The browser blocks or deletes cookies for this site.",
+			"The clock of this computer or of the server is wrong by minutes.",
+			"The page is opened with http://, while the session cookie is sent over https:// only.",
+			"The site's cookies are too large altogether; delete the cookies of this site and try again.",
+		}}
+	noticeStray = words{code: "stray_callback", title: "This sign-in link is no longer good",
+		text: "It was used before, is too old, or was started in another browser. Please sign in again."}
+	noticeRefused = words{code: "access_denied", title: "You were not signed in",
+		text: "The identity provider reports that the sign-in was cancelled or refused."}
+	noticeProviderDown = words{code: "provider_unavailable", title: "The identity provider does not answer",
+		text: "Signing in is not possible at the moment. Please try again shortly."}
+	noticeNoRefresh = words{code: "provider_unavailable", title: "The identity provider does not answer",
+		text: "You are not signed out, but your session cannot be prolonged at the moment. Please try again shortly."}
+	noticeStoreDown = words{code: "store_unavailable", title: "Your session cannot be checked at the moment",
+		text: "You are not signed out. Please try again shortly."}
+	noticeNotSignedOut = words{code: "store_unavailable", title: "You are not signed out yet",
+		text: "Your session could not be ended, because the session store does not answer. Please try again."}
+	noticeBadAnswer = words{code: "bad_provider_answer", title: "The sign-in could not be completed",
+		text: "The identity provider's answer was not right. If it happens again, tell the people who run this site and name the request."}
+	noticeDenied = words{code: "access_denied", title: "No access",
+		text: "You are signed in, but this account may not open this page."}
+	noticeSignedOut = words{code: "signed_out", title: "You are signed out", text: "You can close this window."}
+)
+
+// problems are the words for requests that reach no route or no application.
+var problems = map[int]words{
+	http.StatusBadRequest:          {code: "bad_request", title: "Bad request", text: "This address or request is not well-formed."},
+	http.StatusForbidden:           {code: "forbidden", title: "Not allowed", text: "This request came from another site and was refused."},
+	http.StatusNotFound:            {code: "not_found", title: "Nothing here", text: "There is no page at this address."},
+	http.StatusMethodNotAllowed:    {code: "method_not_allowed", title: "Method not allowed", text: "This address does not take requests of this kind."},
+	http.StatusMisdirectedRequest:  {code: "misdirected", title: "Unknown host", text: "This server does not serve that host name."},
+	http.StatusInternalServerError: {code: "internal", title: "Something went wrong here", text: "Please try again. If it happens again, name the request to the people who run this site."},
+	http.StatusBadGateway:          {code: "bad_gateway", title: "The application does not answer", text: "It could not be reached. Please try again shortly."},
+	http.StatusGatewayTimeout:      {code: "gateway_timeout", title: "The application takes too long", text: "It did not answer in time. Please try again."},
+}
+
+// endedSentences tell people why they have to sign in again.
+var endedSentences = map[session.Reason]string{
+	session.ReasonIdle:            "You were signed out because you were away for a while.",
+	session.ReasonLifetime:        "Your session reached its greatest age.",
+	session.ReasonRefreshRejected: "The identity provider did not prolong your session.",
+	session.ReasonTokenExpired:    "The identity provider's permission ran out.",
+	session.ReasonSignedOut:       "You signed out.",
+	session.ReasonBackChannel:     "You were signed out at the identity provider.",
+	session.ReasonAdmin:           "An administrator ended your session.",
+	session.ReasonLimit:           "You signed in on too many devices; the oldest session ended.",
+	session.ReasonStoreMiss:       "Your session is no longer known here.",
+}
+
+// refuse answers a request that goes nowhere, with the words for its status. The reason and the error are for the log.
+func (p *Proxy) refuse(x *exchange, status int, reason string, err error) {
+	x.verdict = verdict{Kind: verdictOwn, Reason: reason, Session: x.verdict.Session}
+	if err != nil {
+		x.err = err
+	}
+	p.answer(x, status, problems[status])
+}
+
+// upstreamFailed answers for an application that did not.
+func (p *Proxy) upstreamFailed(w http.ResponseWriter, r *http.Request, f failure) {
+	x := exchangeOf(w)
+	x.reason(f.Reason, f.Err)
+	if f.Status == statusClientClosed {
+		x.status = f.Status // nobody is there to read an answer
+		return
+	}
+	p.answer(x, f.Status, problems[f.Status])
+}
+
+// statusClientClosed is nginx's number for a client that left before the answer; it is only ever logged.
+const statusClientClosed = 499
+
+// answer says the same to people as a page and to programs as problem JSON, by what the request asks for.
+func (p *Proxy) answer(x *exchange, status int, say words, links ...page.Link) {
+	if wantsHTML(x.r) {
+		p.notice(x, status, say, links...)
+		return
+	}
+	p.problem(x, status, say, nil)
+}
+
+// notice writes a page.
+func (p *Proxy) notice(x *exchange, status int, say words, links ...page.Link) {
+	n := page.Notice{Status: status, Title: say.title, Text: say.text, Details: say.details, RequestID: x.client.RequestID, Links: links}
+	if why := endedSentences[x.verdict.Ended]; why != "" {
+		n.Details = append([]string{why}, n.Details...)
+	}
+	if x.verdict.Kind == verdictDeny && x.verdict.Session != nil {
+		n.Details = append(n.Details, "Signed in as "+accountName(x.verdict.Session)+".")
+	}
+	p.own(x.Header())
+	p.pages.Notice(x, x.r, n)
+}
+
+// accountName is how a person knows an account.
+func accountName(s *session.Session) string {
+	for _, name := range []string{s.Identity.Email, s.Identity.PreferredUsername, s.Identity.Name} {
+		if name != "" {
+			return name
+		}
+	}
+	return s.Identity.User
+}
+
+// challenge answers 401 for programs: RFC 6750 section 3 (no error code, since nothing was presented) and a problem that says where to sign in.
+// It sets no cookie.
+func (p *Proxy) challenge(x *exchange) {
+	x.Header().Set("WWW-Authenticate", `Bearer realm="`+hostname(x.origin.Host)+`"`)
+	more := map[string]any{"login_url": p.startURL(x, p.referringPage(x))}
+	if x.verdict.Ended != "" {
+		more["ended"] = x.verdict.Ended
+	}
+	p.problem(x, http.StatusUnauthorized, words{code: "sign_in_required", title: "Sign-in required",
+		text: "There is no session. Open login_url in a browser window."}, more)
+}
+
+// problem writes problem JSON (RFC 9457).
+func (p *Proxy) problem(x *exchange, status int, say words, more map[string]any) {
+	body := map[string]any{"type": "about:blank", "title": say.title, "status": status, "detail": say.text, "code": say.code, "request_id": x.client.RequestID}
+	for k, v := range more {
+		body[k] = v
+	}
+	h := x.Header()
+	p.own(h)
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	x.WriteHeader(status)
+	if x.r.Method != http.MethodHead {
+		_ = json.NewEncoder(x).Encode(body) // a client that left is no error of ours
+	}
+}
+
+// redirect sends a browser on with GET. The address was built by us or checked by returnTo.
+func (p *Proxy) redirect(x *exchange, address string) {
+	h := x.Header()
+	p.own(h)
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Location", address)
+	x.WriteHeader(http.StatusSeeOther)
+}
+
+// own sets what every answer of ours has: no cache keeps it, and browsers keep to https.
+func (p *Proxy) own(h http.Header) {
+	noStore(h)
+	if p.hsts != "" {
+		h.Set("Strict-Transport-Security", p.hsts)
+	}
+}
+
+// noStore keeps an answer of ours out of every cache.
+func noStore(h http.Header) { h.Set("Cache-Control", "no-store") }
+
+// startLink is a sign-in button.
+func (p *Proxy) startLink(x *exchange, rd string, top bool) page.Link {
+	return page.Link{Text: "Sign in", URL: p.startURL(x, returnTo(rd, x.origin, p.returnHosts, p.prefix)), Primary: true, Top: top}
+}

@@ -1,0 +1,90 @@
+package proxy
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// maxReturnTo bounds an address to return to. What is longer keeps its path alone (attempt.go bounds it further).
+const maxReturnTo = 2048
+
+// returnTo is the address to which a person is sent after sign-in or sign-out: raw if it is safe, else "/".
+//
+// Safe is a path with query on the same origin, or an absolute URL with exactly origin or https and one of hosts. The result is built anew
+// from checked parts, in ASCII without spaces, so that browsers and Go cannot read it differently; it never begins with "//"
+// or "/\". Our own endpoints are refused (they would sign out, or loop). RFC 9700 section 2.1: no open redirector.
+func returnTo(raw string, origin *url.URL, hosts []string, prefix string) string {
+	if len(raw) > maxReturnTo {
+		raw, _, _ = strings.Cut(raw, "?")
+		if len(raw) > maxReturnTo {
+			return "/"
+		}
+	}
+	if strings.HasPrefix(raw, "/") {
+		return returnPath(raw, prefix)
+	}
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if !ok || scheme != "https" && scheme != "http" {
+		return "/"
+	}
+	end := strings.IndexAny(rest, "/?#\\")
+	if end < 0 {
+		end = len(rest)
+	}
+	host, path := rest[:end], rest[end:]
+	if path == "" {
+		path = "/"
+	}
+	if path[0] != '/' {
+		return "/"
+	}
+	switch {
+	case origin != nil && scheme == origin.Scheme && strings.EqualFold(host, origin.Host):
+		return returnPath(path, prefix)
+	case scheme == "https" && slices.Contains(hosts, strings.ToLower(host)):
+		if p := returnPath(path, ""); p != "/" || path == "/" {
+			return "https://" + strings.ToLower(host) + p
+		}
+	}
+	return "/"
+}
+
+// returnPath checks a path with query and fragment and writes it anew in plain ASCII.
+func returnPath(raw, prefix string) string {
+	path, rest := raw, ""
+	if i := strings.IndexAny(raw, "?#"); i >= 0 {
+		path, rest = raw[:i], raw[i:]
+	}
+	if strings.HasPrefix(path, "//") || strings.ContainsAny(raw, "\\") || ambiguousPath(path) != "" {
+		return "/"
+	}
+	for i := range len(raw) {
+		if raw[i] < ' ' || raw[i] == 0x7f {
+			return "/"
+		}
+	}
+	if prefix != "" {
+		if canonical := canonicalPath(path); canonical == prefix || strings.HasPrefix(canonical, prefix+"/") {
+			return "/"
+		}
+	}
+	return escapeASCII(path) + escapeASCII(rest)
+}
+
+// escapeASCII percent-encodes what must not stand in a Location header or could end an attribute; the rest stays as it is.
+func escapeASCII(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c <= ' ' || c >= 0x7f || strings.IndexByte(`"<>'`+"`{}|^", c) >= 0:
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,149 @@
+package proxy
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"postern/proxy/access"
+)
+
+// route is one line of the table.
+type route struct {
+	name     string // host and path, for the log
+	methods  []string
+	rule     access.Rule
+	provider *provider // whose sessions count; nil for public routes of a file without providers
+	upstream *upstream // nil only where the rule denies everyone
+}
+
+// table finds the most specific route: exact host, then the longest *.wildcard, then no host; on the host the longest
+// path by whole segments; then a route that names the method.
+type table struct {
+	exact    map[string]paths // by host
+	wildcard map[string]paths // by the suffix after "*", such as .example.com
+	any      paths
+	everyone bool // some route matches any host
+}
+
+// paths are the routes of one host by path without its trailing slash ("" is the root).
+type paths map[string][]*route
+
+func newTable() *table {
+	return &table{exact: map[string]paths{}, wildcard: map[string]paths{}, any: paths{}}
+}
+
+// add puts a route under host and path. The configuration has refused routes that tie.
+func (t *table) add(host, path string, rt *route) {
+	hostPaths := t.any
+	switch suffix, wild := strings.CutPrefix(host, "*"); {
+	case host == "":
+		t.everyone = true
+	case wild:
+		hostPaths = inner(t.wildcard, suffix)
+	default:
+		hostPaths = inner(t.exact, host)
+	}
+	key := strings.TrimSuffix(path, "/")
+	hostPaths[key] = append(hostPaths[key], rt)
+	slices.SortStableFunc(hostPaths[key], func(a, b *route) int { // those that name methods first; they do not overlap
+		return cmp.Compare(min(len(b.methods), 1), min(len(a.methods), 1))
+	})
+}
+
+func inner(m map[string]paths, key string) paths {
+	if m[key] == nil {
+		m[key] = paths{}
+	}
+	return m[key]
+}
+
+// knowsHost is false only where every route names a host and none names this one (421).
+func (t *table) knowsHost(host string) bool { return t.everyone || t.namesHost(host) }
+
+// namesHost tells whether some route names this host, exactly or by wildcard.
+func (t *table) namesHost(host string) bool {
+	host = hostname(host)
+	if t.exact[host] != nil {
+		return true
+	}
+	for suffix := range suffixes(host) {
+		if t.wildcard[suffix] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// match finds the route of a canonical path, or nil.
+func (t *table) match(host, path, method string) *route {
+	host = hostname(host)
+	if rt := t.exact[host].match(path, method); rt != nil {
+		return rt
+	}
+	if len(t.wildcard) > 0 {
+		for suffix := range suffixes(host) {
+			if rt := t.wildcard[suffix].match(path, method); rt != nil {
+				return rt
+			}
+		}
+	}
+	return t.any.match(path, method)
+}
+
+// match walks up the path, whole segments at a time.
+func (ps paths) match(path, method string) *route {
+	if len(ps) == 0 {
+		return nil
+	}
+	for path = strings.TrimSuffix(path, "/"); ; path = path[:strings.LastIndexByte(path, '/')] {
+		for _, rt := range ps[path] {
+			if len(rt.methods) == 0 || slices.Contains(rt.methods, method) {
+				return rt
+			}
+		}
+		if path == "" {
+			return nil
+		}
+	}
+}
+
+// suffixes yields .b.example.com, .example.com, .com of a.b.example.com: longest first, on dot boundaries.
+func suffixes(host string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for i := strings.IndexByte(host, '.'); i >= 0; {
+			if !yield(host[i:]) {
+				return
+			}
+			next := strings.IndexByte(host[i+1:], '.')
+			if next < 0 {
+				return
+			}
+			i += 1 + next
+		}
+	}
+}
+
+// hostname is the host without its port, in the form that routes are written in.
+func hostname(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
+		host = host[:i]
+	}
+	host = strings.TrimSuffix(host, ".")
+	return strings.ToLower(host)
+}
+
+// each calls f for every route.
+func (t *table) each(f func(*route)) {
+	hosts := []paths{t.any}
+	hosts = slices.AppendSeq(hosts, maps.Values(t.exact))
+	hosts = slices.AppendSeq(hosts, maps.Values(t.wildcard))
+	for _, h := range hosts {
+		for _, routes := range h {
+			for _, rt := range routes {
+				f(rt)
+			}
+		}
+	}
+}

@@ -1,0 +1,352 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// streams knows the open WebSockets and the responses of unknown length, so that shutting down can end them in good order.
+type streams struct {
+	mu       sync.Mutex
+	open     map[stream]struct{}
+	draining bool
+	empty    chan struct{} // closed once nothing is open; made by drain
+}
+
+// stream is an open WebSocket or a response under way. Its methods may be called at any time, by anyone, more than once.
+type stream interface {
+	end()          // the polite way; returns soon
+	endless() bool // it would not end by itself
+	io.Closer      // the sure way
+}
+
+func newStreams() *streams { return &streams{open: map[stream]struct{}{}} }
+
+// count is how many streams are open.
+func (s *streams) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
+// add registers a stream. One that comes while draining is ended at once: the client goes elsewhere.
+func (s *streams) add(st stream) {
+	s.mu.Lock()
+	s.open[st] = struct{}{}
+	late := s.draining && st.endless()
+	s.mu.Unlock()
+	if late {
+		go st.end()
+	}
+}
+
+func (s *streams) remove(st stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, st)
+	if s.draining && len(s.open) == 0 {
+		s.tellEmpty()
+	}
+}
+
+// tellEmpty wakes drain. The caller holds mu.
+func (s *streams) tellEmpty() {
+	select {
+	case <-s.empty:
+	default:
+		close(s.empty)
+	}
+}
+
+func (s *streams) has(st stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.open[st]
+	return ok
+}
+
+// drain ends every stream within ctx's time and returns when none is open.
+//
+// WebSockets and event streams, which would never end by themselves, are ended evenly over the time, so that clients do not all
+// reconnect elsewhere in the same moment. Other responses may finish; what has not by the last moment is cut, and when ctx ends
+// whatever is left is closed.
+func (s *streams) drain(ctx context.Context) {
+	s.mu.Lock()
+	s.draining = true
+	if s.empty == nil {
+		s.empty = make(chan struct{})
+	}
+	if len(s.open) == 0 {
+		s.tellEmpty()
+	}
+	var endless []stream
+	for st := range s.open {
+		if st.endless() {
+			endless = append(endless, st)
+		}
+	}
+	s.mu.Unlock()
+
+	start := time.Now()
+	var span time.Duration
+	if deadline, ok := ctx.Deadline(); ok {
+		span = deadline.Sub(start)
+		span -= min(2*closeGrace, span/4) // for the last ones to close
+	}
+	for i, st := range endless {
+		if !s.has(st) {
+			continue
+		}
+		if !s.wait(ctx, start.Add(span*time.Duration(i)/time.Duration(len(endless)))) {
+			break
+		}
+		go st.end()
+	}
+	if s.wait(ctx, start.Add(span)) {
+		s.each(stream.end)
+		s.wait(ctx, start.Add(span+time.Hour)) // in truth until ctx ends
+	}
+	s.each(func(st stream) { _ = st.Close() })
+}
+
+// each calls f for every open stream, concurrently: ending one must not wait for another's slow client.
+func (s *streams) each(f func(stream)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.open {
+		go f(st)
+	}
+}
+
+// wait sleeps until t. It returns false at once when ctx ends or no stream is open any more.
+func (s *streams) wait(ctx context.Context, t time.Time) bool {
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-s.empty:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// errCut is why a response ended early at shutdown. The client sees a broken connection, so that it cannot take the part for the whole.
+var errCut = errors.New("response cut at shutdown")
+
+// longBody is the body of a response of unknown length.
+type longBody struct {
+	io.ReadCloser
+	streams *streams
+	events  bool // text/event-stream: it may end anywhere, clients reconnect
+	ended   atomic.Bool
+}
+
+// Read reads on until the body is over or ended.
+func (b *longBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && b.ended.Load() {
+		if b.events {
+			return n, io.EOF
+		}
+		return n, errCut
+	}
+	return n, err
+}
+
+// Close is called by the reverse proxy in every case.
+func (b *longBody) Close() error {
+	b.streams.remove(b)
+	return b.ReadCloser.Close()
+}
+
+func (b *longBody) endless() bool { return b.events }
+
+func (b *longBody) end() {
+	b.ended.Store(true)
+	_ = b.ReadCloser.Close() // wakes Read
+}
+
+// closeGrace is how long a client may take to answer a close frame, and an application to end its side.
+const closeGrace = time.Second
+
+// goingAway is an unmasked close frame with status 1001 (RFC 6455 sections 5.5.1 and 7.4.1).
+var goingAway = [...]byte{0x88, 0x02, 0x03, 0xE9}
+
+// socket is a client's side of a WebSocket. It passes bytes through and only watches where the frames to the client end, since
+// that is where a close frame of ours can stand.
+type socket struct {
+	net.Conn
+	early   *bufio.Reader // holds what the client sent before the handshake was answered
+	streams *streams
+
+	mu     sync.Mutex // guards writes to Conn and what follows
+	frames frames
+	ending bool // the next frame boundary is the end
+	ended  bool // nothing more goes to the client
+	grace  *time.Timer
+
+	closeOnce sync.Once
+}
+
+// Read reads from the client.
+func (c *socket) Read(p []byte) (int, error) {
+	if c.early != nil {
+		if n := c.early.Buffered(); n > 0 {
+			return c.early.Read(p[:min(n, len(p))])
+		}
+		c.early = nil
+	}
+	return c.Conn.Read(p)
+}
+
+// Write writes to the client. After the close frame what the application still says is dropped.
+func (c *socket) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return len(p), nil
+	}
+	own := len(p)
+	if c.ending {
+		own = c.frames.next(p)
+	} else {
+		c.frames.skip(p)
+	}
+	if n, err := c.Conn.Write(p[:own]); err != nil {
+		return n, err
+	}
+	if c.ending && c.frames.boundary() {
+		c.sayGoodbye()
+	}
+	return len(p), nil
+}
+
+// end asks the client to go away. Its answer still reaches the application, which then ends its side; after the grace both are closed.
+func (c *socket) end() {
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(closeGrace)) // a Write that hangs on a slow client lets go
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
+		return
+	}
+	c.ending = true
+	c.grace = time.AfterFunc(closeGrace, func() { _ = c.Close() })
+	if c.frames.boundary() {
+		c.sayGoodbye()
+	}
+}
+
+// sayGoodbye writes the close frame, unless the application has sent one. The caller holds mu.
+func (c *socket) sayGoodbye() {
+	c.ended = true
+	if !c.frames.closed {
+		_, _ = c.Conn.Write(goingAway[:]) // a client that left needs no goodbye
+	}
+}
+
+// Close closes the client's side; the reverse proxy then closes the application's.
+func (c *socket) Close() error {
+	err := net.ErrClosed
+	c.closeOnce.Do(func() {
+		c.streams.remove(c)
+		err = c.Conn.Close()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.grace != nil {
+			c.grace.Stop()
+		}
+	})
+	return err
+}
+
+func (c *socket) endless() bool { return true }
+
+// frames finds where WebSocket frames end in a stream of bytes (RFC 6455 section 5.2).
+type frames struct {
+	header [14]byte
+	got    int    // bytes of the current frame's header
+	left   uint64 // bytes of its payload still to come, once the header is complete
+	closed bool   // a close frame has begun
+}
+
+// boundary tells whether the last frame is complete.
+func (f *frames) boundary() bool { return f.got == 0 && f.left == 0 }
+
+// skip takes note of p.
+func (f *frames) skip(p []byte) {
+	for len(p) > 0 {
+		p = p[f.next(p):]
+	}
+}
+
+// next takes note of p up to the end of the frame that has begun, and returns how many bytes that were. At a boundary, none has begun: next takes
+// the whole of the next frame.
+func (f *frames) next(p []byte) (n int) {
+	for n < len(p) {
+		if f.left > 0 {
+			k := min(f.left, uint64(len(p)-n))
+			f.left -= k
+			n += int(k)
+		} else {
+			f.header[f.got] = p[n]
+			f.got++
+			n++
+			if f.got < f.headerSize() {
+				continue
+			}
+			f.begin()
+		}
+		if f.left == 0 {
+			f.got = 0
+			return n
+		}
+	}
+	return n
+}
+
+// headerSize is the size of the header as far as it is known by now.
+func (f *frames) headerSize() int {
+	if f.got < 2 {
+		return 2
+	}
+	size := 2
+	switch f.header[1] & 0x7f {
+	case 126:
+		size += 2
+	case 127:
+		size += 8
+	}
+	if f.header[1]&0x80 != 0 { // a mask; servers must not, but then it is the client's to complain
+		size += 4
+	}
+	return size
+}
+
+// begin reads the complete header.
+func (f *frames) begin() {
+	if f.header[0]&0x0f == 0x8 {
+		f.closed = true
+	}
+	length := f.header[1] & 0x7f
+	extra := 0
+	switch length {
+	case 126:
+		extra = 2
+	case 127:
+		extra = 8
+	}
+	f.left = uint64(length)
+	if extra > 0 {
+		f.left = 0
+		for _, b := range f.header[2 : 2+extra] {
+			f.left = f.left<<8 | uint64(b)
+		}
+	}
+}

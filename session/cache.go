@@ -1,0 +1,271 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"postern/session/seal"
+)
+
+// slotWeight is about what a slot costs beside the strings of its session.
+const slotWeight = 1200
+
+// slot is what this process knows of one session.
+type slot struct {
+	view    atomic.Pointer[view] // nil until it was read
+	gen     atomic.Uint64        // counts notices
+	seen    atomic.Int64         // last use that this process knows of, in Unix milliseconds
+	touched atomic.Int64         // last touch that was tried, in Unix milliseconds
+	told    atomic.Bool          // its end by time was logged
+	weight  atomic.Uint32
+
+	mu   sync.Mutex
+	read *read // guarded by mu; the read under way that later requests may share
+}
+
+// view is what a read of the store showed. It does not change once it is in a slot.
+type view struct {
+	s     *Session
+	ended Reason // then the session is over for good, and s is nil
+
+	// It is confirmed for MaxStale after read, as long as there was neither a notice nor a gap since.
+	read       time.Time // when that read began
+	gen, epoch uint64
+}
+
+// read is one read of the store that several requests wait for.
+type read struct {
+	view // only read, gen and epoch
+	done chan struct{}
+	res  *view
+	err  error
+}
+
+// slot returns the slot of key, a new one if there is none.
+func (m *Manager) slot(key string) *slot {
+	if sl, ok := m.slots.GetIfPresent(key); ok {
+		return sl
+	}
+	sl := &slot{}
+	sl.weight.Store(slotWeight)
+	sl, _ = m.slots.SetIfAbsent(key, sl)
+	return sl
+}
+
+// beginView is the view of a read that begins now.
+func (m *Manager) beginView(sl *slot) view {
+	return view{read: m.o.Now(), gen: sl.gen.Load(), epoch: m.epoch.Load()}
+}
+
+// current reports whether what was read then may be used now without asking the store again. With MaxStale 0 nothing may.
+func (m *Manager) current(sl *slot, v *view, now time.Time) bool {
+	age := now.Sub(v.read) // negative when the clock was set back
+	return age >= 0 && age < m.o.Cache.MaxStale && v.gen == sl.gen.Load() && v.epoch == m.epoch.Load()
+}
+
+// confirm reads the session of t from the store. Requests share one read if it began recently enough for each of them.
+func (m *Manager) confirm(ctx context.Context, sl *slot, t *ticket) (*view, error) {
+	if m.o.Cache.MaxStale == 0 {
+		return m.fetch(ctx, sl, t)
+	}
+	sl.mu.Lock()
+	r := sl.read
+	if r == nil || !m.current(sl, &r.view, m.o.Now()) {
+		r = &read{view: m.beginView(sl), done: make(chan struct{})}
+		// Not on the request's context: when that client leaves, the others still wait.
+		started := m.spawn(ctx, storeLimit, func(ctx context.Context) {
+			r.res, r.err = m.fetch(ctx, sl, t)
+			sl.mu.Lock()
+			defer sl.mu.Unlock()
+			if sl.read == r {
+				sl.read = nil
+			}
+			close(r.done)
+		})
+		if !started { // closing: requests that still run go on alone
+			sl.mu.Unlock()
+			return m.fetch(ctx, sl, t)
+		}
+		sl.read = r
+	}
+	sl.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.res, r.err
+	case <-ctx.Done():
+		return nil, unavailable("read session", context.Cause(ctx))
+	}
+}
+
+// fetch reads the session of t once.
+func (m *Manager) fetch(ctx context.Context, sl *slot, t *ticket) (*view, error) {
+	v := m.beginView(sl)
+	rec, err := m.o.Store.Get(ctx, t.key)
+	switch {
+	case errors.Is(err, ErrNone):
+		return nil, &EndedError{ReasonStoreMiss}
+	case err != nil:
+		return nil, unavailable("read session", err)
+	case rec.Ended != "":
+		v.ended = rec.Ended
+		return m.learn(t.key, sl, &v), nil
+	}
+	sl.use(rec.Seen)
+	if known := m.known(t.key, sl); known != nil && known.Version >= rec.Version {
+		v.s = known // and not decoded again
+	} else if v.s, err = m.open(t, rec); err != nil {
+		m.tell(t.key, sl, reasonOf(err))
+		return nil, err
+	}
+	return m.learn(t.key, sl, &v), nil
+}
+
+// known returns the newest version of the session that this process has: what it read, or what a refresh yielded that the store
+// has not taken yet. A read that began before that must not bring back the spent refresh token.
+func (m *Manager) known(key string, sl *slot) *Session {
+	var s *Session
+	if v := sl.view.Load(); v != nil {
+		s = v.s
+	}
+	m.mu.Lock()
+	f := m.flights[key]
+	m.mu.Unlock()
+	if r := f.result(); r != nil && (s == nil || r.Version > s.Version) {
+		s = r
+	}
+	return s
+}
+
+// learn puts v into the slot, unless that knows better: what has ended stays ended, a newer version stays, and an older read does not
+// make a newer one look older. It returns what is known then.
+func (m *Manager) learn(key string, sl *slot, v *view) *view {
+	sl.mu.Lock()
+	cur := sl.view.Load()
+	if cur != nil {
+		if cur.ended != "" {
+			sl.mu.Unlock()
+			return cur
+		}
+		if v.s != nil && cur.s.Version > v.s.Version {
+			v.s = cur.s
+		}
+		if cur.read.After(v.read) {
+			v.read, v.gen, v.epoch = cur.read, cur.gen, cur.epoch
+		}
+	}
+	sl.view.Store(v)
+	sl.mu.Unlock()
+	if cur == nil || cur.s != v.s {
+		m.weigh(key, sl, v.s)
+	}
+	return v
+}
+
+// weigh tells the cache what the slot now weighs.
+func (m *Manager) weigh(key string, sl *slot, s *Session) {
+	w := slotWeight
+	if s != nil {
+		w += len(s.Issuer) + len(s.Subject) + len(s.SID) + len(s.ACR) + len(s.Provider) + len(s.SignIn)
+		w += len(s.Tokens.Access) + len(s.Tokens.Refresh) + len(s.Tokens.ID) + len(s.Tokens.Scope)
+		w += len(s.Identity.User) + len(s.Identity.Email) + len(s.Identity.Name) + len(s.Identity.PreferredUsername)
+		for _, g := range s.Identity.Groups {
+			w += 16 + len(g)
+		}
+	}
+	sl.weight.Store(uint32(min(w, math.MaxUint32)))
+	m.slots.ComputeIfPresent(key, func(old *slot) (*slot, otter.ComputeOp) {
+		if old != sl {
+			return old, otter.CancelOp
+		}
+		return sl, otter.WriteOp
+	})
+}
+
+// markEnded remembers in this process that the session is over, if it is known here.
+func (m *Manager) markEnded(key string, why Reason) {
+	if e, ok := m.slots.GetEntryQuietly(key); ok {
+		m.learn(key, e.Value, &view{ended: why, read: m.o.Now()})
+	}
+}
+
+// use notes that the session was used at that time.
+func (sl *slot) use(at time.Time) {
+	ms := at.UnixMilli()
+	for {
+		old := sl.seen.Load()
+		if ms <= old || sl.seen.CompareAndSwap(old, ms) {
+			return
+		}
+	}
+}
+
+// open opens a record.
+func (m *Manager) open(t *ticket, rec Record) (*Session, error) {
+	payload, err := seal.Decrypt(&t.dataKey, rec.Sealed, m.place(t.key, rec.Version))
+	if err != nil {
+		return nil, &EndedError{ReasonTampered}
+	}
+	s, err := m.codec.decode(payload)
+	if errors.Is(err, errFormat) {
+		return nil, &EndedError{ReasonStoreMiss} // written by a newer binary: to this one it is no session
+	}
+	if err != nil {
+		return nil, &EndedError{ReasonTampered}
+	}
+	s.key, s.dataKey, s.Version, s.Seen = t.key, t.dataKey, rec.Version, rec.Seen
+	m.schedule(s)
+	return s, nil
+}
+
+// record is the sealed record of s.
+func (m *Manager) record(s *Session) (Record, error) {
+	payload, err := m.codec.encode(s)
+	if err != nil {
+		return Record{}, err
+	}
+	sealed, err := seal.Encrypt(&s.dataKey, payload, m.place(s.key, s.Version))
+	if err != nil {
+		return Record{}, err
+	}
+	return Record{Version: s.Version, Seen: s.Seen, Sealed: sealed}, nil
+}
+
+// place names where a stored value belongs. It opens nowhere else: not under another key, version, client or deployment.
+func (m *Manager) place(key string, version int64) []byte {
+	b := join("postern session", m.o.Deployment, m.o.Issuer, m.o.ClientID, key)
+	for range 8 {
+		b = append(b, byte(version))
+		version >>= 8
+	}
+	return b
+}
+
+// schedule works out when s ends and when its token is refreshed.
+func (m *Manager) schedule(s *Session) {
+	// A shorter lifetime in the configuration holds for sessions that exist already.
+	if end := s.Created.Add(m.o.Lifetime); s.Ends.After(end) {
+		s.Ends = end
+	}
+	t := s.Tokens
+	s.due, s.must = time.Time{}, time.Time{}
+	if t.Refresh == "" || t.Expiry.IsZero() {
+		return
+	}
+	before, margin := m.o.RefreshBefore, waitMargin
+	if !t.Obtained.IsZero() {
+		life := t.Expiry.Sub(t.Obtained)
+		if life <= 0 { // a provider that hands out expired tokens is asked once a second, not for each request
+			s.due = t.Obtained.Add(time.Second)
+			s.must = s.due
+			return
+		}
+		before, margin = min(before, life/3), min(margin, life/10)
+	}
+	s.due, s.must = t.Expiry.Add(-max(before, margin)), t.Expiry.Add(-margin)
+}

@@ -1,0 +1,196 @@
+package session
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	// payloadFormat is the first byte of a stored session. A change that older binaries cannot ignore takes the next number;
+	// new optional fields do not, because decoding skips fields that it does not know.
+	payloadFormat = 1
+
+	// maxPayload bounds a session before compression, when it is written and when it is read.
+	maxPayload = 1 << 20
+)
+
+// errFormat says that a stored session was written in a format that this binary does not know.
+var errFormat = errors.New("unknown session format")
+
+// codec turns sessions into bytes and back. It is safe for concurrent use and starts no goroutines.
+type codec struct {
+	enc  cbor.EncMode
+	dec  cbor.DecMode
+	zenc *zstd.Encoder
+	zdec *zstd.Decoder
+}
+
+func newCodec() (*codec, error) {
+	enc, err := cbor.EncOptions{Sort: cbor.SortNone}.EncMode()
+	if err != nil {
+		return nil, fmt.Errorf("encoder: %w", err)
+	}
+	dec, err := cbor.DecOptions{
+		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		IndefLength:      cbor.IndefLengthForbidden,
+		TagsMd:           cbor.TagsForbidden,
+		MaxNestedLevels:  4,
+		MaxArrayElements: maxPayload / 8,
+		MaxMapPairs:      256,
+		// What a provider sent as text comes back as it was, even when it is not.
+		UTF8: cbor.UTF8DecodeInvalid,
+	}.DecMode()
+	if err != nil {
+		return nil, fmt.Errorf("decoder: %w", err)
+	}
+	// The window and the lower memory matter for a million sessions' worth of short frames; the seal replaces the checksum.
+	zenc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
+		zstd.WithWindowSize(128<<10), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return nil, fmt.Errorf("compressor: %w", err)
+	}
+	zdec, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxPayload), zstd.WithDecoderConcurrency(0),
+		zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return nil, fmt.Errorf("decompressor: %w", err)
+	}
+	return &codec{enc: enc, dec: dec, zenc: zenc, zdec: zdec}, nil
+}
+
+// stored is a session as it is written. The numbers are for ever.
+type stored struct {
+	Issuer    string   `cbor:"1,keyasint,omitempty"`
+	Subject   string   `cbor:"2,keyasint,omitempty"`
+	SID       string   `cbor:"3,keyasint,omitempty"`
+	AuthTime  int64    `cbor:"4,keyasint,omitempty"`
+	ACR       string   `cbor:"5,keyasint,omitempty"`
+	User      string   `cbor:"6,keyasint,omitempty"`
+	Email     string   `cbor:"7,keyasint,omitempty"`
+	Name      string   `cbor:"8,keyasint,omitempty"`
+	Preferred string   `cbor:"9,keyasint,omitempty"`
+	Groups    []string `cbor:"10,keyasint,omitempty"`
+	Access    packed   `cbor:"11,keyasint,omitempty"`
+	Refresh   packed   `cbor:"12,keyasint,omitempty"`
+	ID        packed   `cbor:"13,keyasint,omitempty"`
+	Obtained  int64    `cbor:"14,keyasint,omitempty"`
+	Expiry    int64    `cbor:"15,keyasint,omitempty"`
+	Scope     string   `cbor:"16,keyasint,omitempty"`
+	Provider  string   `cbor:"17,keyasint,omitempty"`
+	Created   int64    `cbor:"18,keyasint,omitempty"`
+	Ends      int64    `cbor:"19,keyasint,omitempty"`
+	SignIn    string   `cbor:"20,keyasint,omitempty"`
+	Browser   string   `cbor:"21,keyasint,omitempty"`
+	Unknown   int      `cbor:"22,keyasint,omitempty"`
+}
+
+// packed is a token. One part is the token itself; more are the decoded parts of a JWT, which compress better than their base64.
+type packed [][]byte
+
+func pack(token string) packed {
+	if token == "" {
+		return nil
+	}
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 && len(parts) != 5 {
+		return packed{[]byte(token)}
+	}
+	p := make(packed, len(parts))
+	for i, part := range parts {
+		b, err := base64.RawURLEncoding.Strict().DecodeString(part)
+		if err != nil || base64.RawURLEncoding.EncodeToString(b) != part {
+			return packed{[]byte(token)} // not what would come back
+		}
+		p[i] = b
+	}
+	return p
+}
+
+func (p packed) token() string {
+	if len(p) == 1 {
+		return string(p[0])
+	}
+	parts := make([]string, len(p))
+	for i, b := range p {
+		parts[i] = base64.RawURLEncoding.EncodeToString(b)
+	}
+	return strings.Join(parts, ".")
+}
+
+// encode turns s into its stored form, before sealing. What only the store knows (Seen, Version) is not in it.
+func (c *codec) encode(s *Session) ([]byte, error) {
+	plain, err := c.enc.Marshal(stored{
+		Issuer: s.Issuer, Subject: s.Subject, SID: s.SID, AuthTime: millis(s.AuthTime), ACR: s.ACR,
+		User: s.Identity.User, Email: s.Identity.Email, Name: s.Identity.Name,
+		Preferred: s.Identity.PreferredUsername, Groups: s.Identity.Groups,
+		Access: pack(s.Tokens.Access), Refresh: pack(s.Tokens.Refresh), ID: pack(s.Tokens.ID),
+		Obtained: millis(s.Tokens.Obtained), Expiry: millis(s.Tokens.Expiry), Scope: s.Tokens.Scope,
+		Provider: s.Provider, Created: millis(s.Created), Ends: millis(s.Ends),
+		SignIn: s.SignIn, Browser: s.Browser, Unknown: s.unknown,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode session: %w", err)
+	}
+	if len(plain) > maxPayload {
+		return nil, fmt.Errorf("encode session: %d bytes are more than %d", len(plain), maxPayload)
+	}
+	return c.zenc.EncodeAll(plain, []byte{payloadFormat}), nil
+}
+
+// decode is the inverse of encode. It never panics and never needs more than a bounded amount of memory, whatever payload is.
+func (c *codec) decode(payload []byte) (*Session, error) {
+	if len(payload) == 0 || payload[0] != payloadFormat {
+		return nil, errFormat
+	}
+	plain, err := c.zdec.DecodeAll(payload[1:], nil)
+	if err != nil {
+		return nil, fmt.Errorf("decompress session: %w", err)
+	}
+	var w stored
+	if err := c.dec.Unmarshal(plain, &w); err != nil {
+		return nil, fmt.Errorf("decode session: %w", err)
+	}
+	return &Session{
+		Grant: Grant{
+			Issuer: w.Issuer, Subject: w.Subject, SID: w.SID, AuthTime: fromMillis(w.AuthTime), ACR: w.ACR,
+			Identity: Identity{User: w.User, Email: w.Email, Name: w.Name, PreferredUsername: w.Preferred, Groups: w.Groups},
+			Tokens: Tokens{
+				Access: w.Access.token(), Refresh: w.Refresh.token(), ID: w.ID.token(),
+				Obtained: fromMillis(w.Obtained), Expiry: fromMillis(w.Expiry), Scope: w.Scope,
+			},
+		},
+		Provider: w.Provider, Created: fromMillis(w.Created), Ends: fromMillis(w.Ends),
+		SignIn: w.SignIn, Browser: w.Browser, unknown: w.Unknown,
+	}, nil
+}
+
+// millis is t in milliseconds; the zero time is 0.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// join puts parts one after the other, each behind its length, so that no two lists of parts come out the same.
+func join(parts ...string) []byte {
+	var b []byte
+	for _, p := range parts {
+		b = binary.AppendUvarint(b, uint64(len(p)))
+		b = append(b, p...)
+	}
+	return b
+}

@@ -1,0 +1,29 @@
+package session
+
+// Decode decodes what a store would hold behind the seal.
+func Decode(payload []byte) (*Session, error) {
+	c, err := newCodec()
+	if err != nil {
+		return nil, err
+	}
+	return c.decode(payload)
+}
+
+// Encode is the inverse of Decode.
+func Encode(s *Session) ([]byte, error) {
+	c, err := newCodec()
+	if err != nil {
+		return nil, err
+	}
+	return c.encode(s)
+}
+
+// Key is the store key of s.
+func (s *Session) Key() string { return s.key }
+
+// Flights is how many refreshes are under way.
+func (m *Manager) Flights() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.flights)
+}

@@ -1,0 +1,480 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// leaseMargin is how much longer than one exchange the lease lasts without being renewed, so that a process that stops in the middle
+// of one keeps others from sending the same refresh token within its time limit.
+const leaseMargin = 5 * time.Second
+
+// leasePoll is the first pause between two looks at a session that someone else refreshes, while no notices arrive. It doubles.
+const leasePoll = time.Second
+
+// errBusy says that another process refreshes the session and has not finished in time.
+var errBusy = errors.New("another refresh of this session takes long")
+
+// flight is one refresh in this process. Its goroutine ends by itself, see run.
+type flight struct {
+	done chan struct{} // closed when s and err are set; the write may still be under way
+	wake chan struct{} // has something when the session changed
+	s    *Session
+	err  error
+}
+
+func (f *flight) notify() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *flight) finish(s *Session, err error) {
+	f.s, f.err = s, err
+	close(f.done)
+}
+
+// result is the session that the flight yielded, nil when there is none (yet).
+func (f *flight) result() *Session {
+	if f == nil {
+		return nil
+	}
+	select {
+	case <-f.done:
+		return f.s
+	default:
+		return nil
+	}
+}
+
+// fly returns the flight of s and whether it has just started. It is nil when the manager is closing.
+func (m *Manager) fly(ctx context.Context, s *Session, refresh RefreshFunc, force bool) (f *flight, started bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.flights[s.key]; f != nil {
+		return f, false
+	}
+	f = &flight{done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	limit := 2*m.leaseTTL() + m.o.ExchangeTimeout + rewriteLimit + time.Minute // above the limits of its parts
+	if !m.spawnLocked(ctx, limit, func(ctx context.Context) { m.run(ctx, f, s, refresh, force) }) {
+		return nil, false
+	}
+	m.flights[s.key] = f
+	return f, true
+}
+
+func (m *Manager) leaseTTL() time.Duration { return m.o.ExchangeTimeout + leaseMargin }
+
+// run is a flight.
+//
+// Flow:
+//
+//  1. take the session's lease, or wait until whoever holds it has changed the session
+//  2. read the session again under the lease: it may have ended, or been refreshed by another process
+//  3. exchange the refresh token, renewing the lease
+//  4. write the new tokens on the version that was read, before anything else
+//
+// Waiters get the result as soon as it is certain; if the store does not take the write, that goes on.
+func (m *Manager) run(ctx context.Context, f *flight, s *Session, refresh RefreshFunc, force bool) {
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.flights, s.key)
+	}()
+	owner := rand.Text()
+	other, err := m.lease(ctx, f, s, owner)
+	if other == nil && err == nil {
+		stop := m.keepLease(ctx, s.key, owner)
+		defer m.release(ctx, s.key, owner)
+		defer stop()
+		m.exchange(ctx, f, s, refresh, force)
+		return
+	}
+	if errors.Is(err, ErrUnavailable) {
+		m.remember(s, memo{until: m.o.Now().Add(storePause), err: err})
+		defer m.release(ctx, s.key, owner) // it may have been taken
+	}
+	f.finish(other, err)
+}
+
+// lease takes the lease of s. If another process holds it, lease waits for a notice, reads the session again, and returns what that
+// process made of it. With a notice in time these are two operations of the store, three when the other failed.
+func (m *Manager) lease(ctx context.Context, f *flight, s *Session, owner string) (*Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.leaseTTL()+storeLimit)
+	defer cancel()
+	for poll := leasePoll; ; poll *= 2 {
+		select {
+		case <-f.wake: // older than the look that follows
+		default:
+		}
+		ok, err := m.acquire(ctx, s.key, owner)
+		if err != nil {
+			return nil, unavailable("lease session", err)
+		}
+		if ok {
+			return nil, nil
+		}
+		wait := m.leaseTTL() // a holder that died gives no notice
+		if !m.watched.Load() {
+			wait = min(poll, wait)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-f.wake:
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, &RetryError{After: againPause, Err: errBusy}
+		}
+		t.Stop()
+		cur, _, err := m.reread(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		if cur.Tokens.Access != s.Tokens.Access {
+			return cur, nil
+		}
+		s = cur // it failed there, and may have left a note
+	}
+}
+
+func (m *Manager) acquire(ctx context.Context, key, owner string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
+	return m.o.Store.Acquire(ctx, key, owner, m.leaseTTL())
+}
+
+// keepLease renews the lease until stop is called. A lease that is lost is no reason to stop the exchange: the write is fenced.
+func (m *Manager) keepLease(ctx context.Context, key, owner string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { // ended by stop, which waits for it
+		defer close(done)
+		for sleep(ctx, m.leaseTTL()/3) {
+			ok, err := m.o.Store.Renew(ctx, key, owner, m.leaseTTL())
+			if err == nil && !ok {
+				m.log.WarnContext(ctx, "lease of a refresh lost", "session", handle(key))
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// release gives the lease back, which wakes those who wait for it elsewhere. If that fails the lease runs out by itself.
+func (m *Manager) release(ctx context.Context, key, owner string) {
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
+	if err := m.o.Store.Release(ctx, key, owner); err != nil {
+		m.log.DebugContext(ctx, "lease not released", "session", handle(key), "err", err)
+	}
+}
+
+// reread reads s from the store, past the cache. It returns the newest version and the version that is stored.
+func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
+	sl := m.slot(s.key)
+	v := m.beginView(sl)
+	rec, err := m.o.Store.Get(ctx, s.key)
+	switch {
+	case errors.Is(err, ErrNone):
+		return nil, 0, &EndedError{ReasonStoreMiss}
+	case err != nil:
+		return nil, 0, unavailable("read session", err)
+	case rec.Ended != "":
+		m.markEnded(s.key, rec.Ended)
+		return nil, 0, &EndedError{rec.Ended}
+	}
+	v.s = s
+	if rec.Version > s.Version {
+		if v.s, err = m.open(&ticket{s.key, s.dataKey}, rec); err != nil {
+			return nil, 0, err
+		}
+	}
+	if got := m.learn(s.key, sl, &v); got.ended != "" {
+		return nil, 0, &EndedError{got.ended}
+	}
+	return v.s, rec.Version, nil
+}
+
+// exchange is steps 2 to 4 of a flight.
+func (m *Manager) exchange(ctx context.Context, f *flight, had *Session, refresh RefreshFunc, force bool) {
+	s, stored, err := m.reread(ctx, had)
+	if errors.Is(err, ErrUnavailable) {
+		m.remember(had, memo{until: m.o.Now().Add(storePause), err: err})
+	}
+	if err != nil {
+		f.finish(nil, err)
+		return
+	}
+	now := m.o.Now()
+	if !s.dueAt(now, had, force) {
+		f.finish(s, nil)
+		return
+	}
+	if mm := m.memo(s); mm.rejected {
+		f.finish(nil, m.reject(ctx, s))
+		return
+	}
+	if err := m.blocked(s, now); err != nil {
+		f.finish(nil, err)
+		return
+	}
+	g, err := m.call(ctx, s, refresh)
+	if err != nil {
+		f.finish(m.failed(ctx, s, stored, err))
+		return
+	}
+	n := *s
+	n.Grant, n.unknown = merge(s.Grant, g, m.o.Now()), 0
+	n.Version = stored + 1
+	m.schedule(&n)
+	if stored < s.Version {
+		// The store has lost our last write (a failover). What is cached must not count as newer than what follows.
+		m.slots.Invalidate(s.key)
+	}
+	m.save(ctx, f, s, &n, stored)
+}
+
+// call calls refresh within its time limit and makes a [*RefreshError] of whatever goes wrong.
+func (m *Manager) call(ctx context.Context, s *Session, refresh RefreshFunc) (g Grant, err error) {
+	ctx, cancel := context.WithTimeout(ctx, m.o.ExchangeTimeout)
+	defer cancel()
+	defer func() {
+		// There is no server above this goroutine to catch it, and one session must not end the process.
+		if r := recover(); r != nil {
+			err = &RefreshError{Kind: Unknown, Err: fmt.Errorf("panic: %v", r)}
+		}
+	}()
+	g, err = refresh(ctx, s)
+	var re *RefreshError
+	switch {
+	case errors.As(err, &re):
+		return Grant{}, re
+	case err != nil:
+		return Grant{}, &RefreshError{Kind: Unknown, Err: err}
+	case g.Subject != s.Subject || g.Issuer != s.Issuer:
+		// OIDC Core 12.2. The provider checks it too; a session must never become another person's.
+		return Grant{}, &RefreshError{Kind: Invalid, Err: errors.New("the answer names another issuer or subject")}
+	case g.Tokens.Access == "":
+		return Grant{}, &RefreshError{Kind: Unknown, Err: errors.New("the answer has no access token")}
+	}
+	return g, nil
+}
+
+// merge completes the grant of a refresh with what did not come again. The session keeps the SID under which it is indexed.
+func merge(old, g Grant, now time.Time) Grant {
+	if g.Tokens.Refresh == "" {
+		g.Tokens.Refresh = old.Tokens.Refresh
+	}
+	if g.Tokens.ID == "" {
+		g.Tokens.ID = old.Tokens.ID
+	}
+	if g.Tokens.Obtained.IsZero() {
+		g.Tokens.Obtained = now
+	}
+	if g.AuthTime.IsZero() {
+		g.AuthTime = old.AuthTime
+	}
+	g.SID = old.SID
+	return trim(g)
+}
+
+// save writes n, the refreshed s, on the stored version. It tells the waiters as soon as n is certain to be the one to use, and goes
+// on writing while the store does not answer: whoever read the old version could only spend a spent token.
+func (m *Manager) save(ctx context.Context, f *flight, s, n *Session, stored int64) {
+	ctx, cancel := context.WithTimeout(ctx, rewriteLimit)
+	defer cancel()
+	m.memos.Invalidate(s.key)
+	sl := m.slot(s.key)
+	told := false
+	tell := func(s *Session, err error) {
+		if !told {
+			f.finish(s, err)
+		}
+		told = true
+	}
+	rec, err := m.record(n)
+	if err != nil { // too large
+		m.log.ErrorContext(ctx, "refreshed session cannot be stored", "session", s.Handle(), "err", err)
+		tell(nil, m.reject(ctx, s))
+		return
+	}
+	for wait := rewritePause; ; wait = min(2*wait, rewritePauseMax) {
+		v := m.beginView(sl)
+		v.s = n
+		outcome, other, err := m.write(ctx, s, rec, stored)
+		switch {
+		case outcome == written:
+			m.log.InfoContext(ctx, "session refreshed", "session", s.Handle())
+			m.learn(s.key, sl, &v)
+			tell(n, nil)
+			return
+		case outcome == over:
+			m.log.InfoContext(ctx, "session ended while it was refreshed", "session", s.Handle(), "reason", string(reasonOf(err)))
+			tell(nil, err)
+			return
+		case outcome == changed && other.Tokens.Refresh == s.Tokens.Refresh:
+			// Someone noted a failure with the refresh token that we have exchanged.
+			stored, n.Version = other.Version, other.Version+1
+			if rec, err = m.record(n); err == nil {
+				continue
+			}
+		case outcome == changed:
+			// Our lease was lost and someone else refreshed it later than we did.
+			tell(other, nil)
+			return
+		}
+		if !told {
+			m.log.WarnContext(ctx, "refreshed session not stored yet", "session", s.Handle(), "err", err)
+			m.learn(s.key, sl, &v)
+			tell(n, nil)
+			c := *n // n is shared from here on
+			n = &c
+		}
+		if !sleep(ctx, wait) {
+			m.log.ErrorContext(ctx, "refreshed session not stored: the store does not answer", "session", s.Handle())
+			return
+		}
+	}
+}
+
+// outcome is what became of a write.
+type outcome int
+
+const (
+	unanswered outcome = iota
+	written
+	changed // someone else wrote a newer version
+	over    // the session ended
+)
+
+// write tries to replace the stored version of s by rec. When the answer is lost, or a surprise, reading settles what happened.
+func (m *Manager) write(ctx context.Context, s *Session, rec Record, stored int64) (outcome, *Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*storeLimit)
+	defer cancel()
+	swap, cancelSwap := context.WithTimeout(ctx, storeLimit)
+	defer cancelSwap()
+	werr := m.o.Store.Swap(swap, s.key, rec, stored)
+	if werr == nil {
+		return written, nil, nil
+	}
+	got, err := m.o.Store.Get(ctx, s.key)
+	switch {
+	case errors.Is(err, ErrNone):
+		return over, nil, &EndedError{ReasonStoreMiss}
+	case err != nil:
+		return unanswered, nil, unavailable("write session", err)
+	case got.Ended != "":
+		m.markEnded(s.key, got.Ended)
+		return over, nil, &EndedError{got.Ended}
+	case got.Version == rec.Version && bytes.Equal(got.Sealed, rec.Sealed):
+		return written, nil, nil
+	case got.Version == stored:
+		return unanswered, nil, unavailable("write session", werr)
+	}
+	other, err := m.open(&ticket{s.key, s.dataKey}, got)
+	if err != nil {
+		return over, nil, err
+	}
+	sl := m.slot(s.key)
+	v := m.beginView(sl)
+	v.s = other
+	m.learn(s.key, sl, &v)
+	return changed, other, nil
+}
+
+// failed decides what a failed exchange means for the session.
+func (m *Manager) failed(ctx context.Context, s *Session, stored int64, err error) (*Session, error) {
+	var re *RefreshError
+	errors.As(err, &re)
+	m.log.WarnContext(ctx, "refresh failed", "session", s.Handle(), "kind", re.Kind.String(), "err", re.Err)
+	now, mm := m.o.Now(), m.memo(s)
+	switch re.Kind {
+	case Again:
+		pause := min(againPause<<min(mm.tries, 10), againPauseMax)
+		if re.RetryAfter > 0 {
+			pause = min(max(re.RetryAfter, againPause), retryAfterMax)
+		}
+		m.remember(s, memo{until: now.Add(pause), err: err, tries: mm.tries + 1, unknown: mm.unknown})
+		return nil, &RetryError{After: pause, Err: err}
+	case Rejected:
+		// Another process may have refreshed it although we hold the lease: then ours is what was sent too late.
+		cur, _, rerr := m.reread(ctx, s)
+		switch {
+		case errors.Is(rerr, ErrUnavailable):
+			m.remember(s, memo{until: now.Add(storePause), err: rerr, rejected: true})
+			return nil, rerr
+		case rerr != nil:
+			return nil, rerr
+		case cur.Tokens.Refresh != s.Tokens.Refresh:
+			return cur, nil
+		}
+		return nil, m.reject(ctx, s)
+	case Invalid:
+		return nil, m.reject(ctx, s)
+	}
+	return m.doubtful(ctx, s, stored, err)
+}
+
+// doubtful notes that nobody knows whether the refresh token is spent. After the second time it must never be sent again (the
+// provider would take it for stolen and revoke the family), so the session can only end. The note is stored, for other processes
+// and for the next one here; if the store does not take it, this process remembers it.
+func (m *Manager) doubtful(ctx context.Context, s *Session, stored int64, err error) (*Session, error) {
+	unknown := max(s.unknown, m.memo(s).unknown) + 1
+	if unknown > 1 {
+		return nil, m.reject(ctx, s)
+	}
+	n := *s
+	n.unknown, n.Version = unknown, stored+1
+	version := s.Version
+	if rec, rerr := m.record(&n); rerr == nil {
+		sl := m.slot(s.key)
+		v := m.beginView(sl)
+		v.s = &n
+		outcome, other, werr := m.write(ctx, s, rec, stored)
+		switch outcome {
+		case written:
+			m.learn(s.key, sl, &v)
+			version = n.Version
+		case changed:
+			if other.Tokens.Refresh != s.Tokens.Refresh {
+				return other, nil
+			}
+			version = other.Version
+		case over:
+			return nil, werr
+		}
+	}
+	until := m.o.Now().Add(unknownPause)
+	if e := s.Tokens.Expiry; e.After(until) {
+		until = e
+	}
+	m.memos.Set(s.key, memo{version: version, until: until, err: err, unknown: unknown})
+	return nil, &RetryError{After: until.Sub(m.o.Now()), Err: err}
+}
+
+// reject ends s because its refresh token is of no use, and returns that as an error. Whether or not the store takes it now, this
+// process will not send that token again.
+func (m *Manager) reject(ctx context.Context, s *Session) error {
+	m.remember(s, memo{rejected: true})
+	_, _ = m.end(ctx, s.key, ReasonRefreshRejected, false, m.indexNames(s)) // tried again in the background
+	m.markEnded(s.key, ReasonRefreshRejected)
+	return &EndedError{ReasonRefreshRejected}
+}
+
+// remember notes a failure for the version of s.
+func (m *Manager) remember(s *Session, mm memo) {
+	old := m.memo(s)
+	mm.version = s.Version
+	mm.rejected = mm.rejected || old.rejected
+	mm.unknown = max(mm.unknown, old.unknown)
+	mm.tries = max(mm.tries, old.tries)
+	m.memos.Set(s.key, mm)
+}

@@ -1,0 +1,193 @@
+// Package redisstore keeps sessions in Redis (6.0 or newer, or what speaks its protocol).
+//
+// A session is one string key, so that reading it is one GET (record.go has its layout). Everything that writes is a short Lua
+// script on one key (scripts.go): it decides and writes in one step, and doing it twice does what doing it once does, so that a
+// write whose answer was lost with its connection can be sent again. Scripts that belong together go in one pipeline. Nothing
+// here ever runs KEYS or SCAN.
+//
+// Under the key prefix, with {…} as written so that a session and its lease share a slot of Redis Cluster:
+//
+//	s:{key}  a session or its tombstone
+//	l:{key}  the owner of its lease
+//	i:name   an index: a sorted set of entries, scored by when they expire
+//	n        the channel of notices; a message is a session's key
+//
+// Every command is over within [Options.Timeout], dialing and waiting for a connection included. An error that is neither
+// [session.ErrNone] nor [session.ErrConflict] is [session.ErrUnavailable] and names its cause, never a password.
+//
+// Start with [New]. [LogTo] quiets the client library.
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"postern/session"
+)
+
+// Store is a [session.Store] in Redis. Make one with [New].
+type Store struct {
+	client  redis.UniversalClient
+	prefix  string
+	timeout time.Duration
+	log     *slog.Logger
+	secret  *atomic.Pointer[string] // the password last used, to keep it out of errors
+	closed  chan struct{}
+	close   func() // closes closed, once
+}
+
+var _ session.Store = (*Store)(nil)
+
+// Get implements [session.Store].
+func (s *Store) Get(ctx context.Context, key string) (session.Record, error) {
+	var value []byte
+	err := s.do(ctx, func(ctx context.Context, _ bool) error {
+		var err error
+		value, err = s.client.Get(ctx, s.sessionKey(key)).Bytes()
+		return err
+	})
+	switch {
+	case errors.Is(err, redis.Nil):
+		return session.Record{}, session.ErrNone
+	case err != nil:
+		return session.Record{}, s.unavailable("get session", err)
+	}
+	return decode(value), nil
+}
+
+// Create implements [session.Store].
+func (s *Store) Create(ctx context.Context, key string, rec session.Record, ttl time.Duration, index []session.IndexEntry) ([]session.IndexEntry, error) {
+	if ttl < time.Millisecond { // Redis would take 0 for "forever"
+		return nil, errors.New("create session: no time to live")
+	}
+	// The index first: an entry without a session is harmless, a session without its entry cannot be logged out.
+	calls := make([]call, 0, len(index)+1)
+	for _, e := range index {
+		calls = append(calls, call{addEntry, s.indexKey(e.Name), []any{handlePrefix(e.Handle), member(e), e.Expires.UnixMilli(), e.Max}})
+	}
+	calls = append(calls, call{createSession, s.sessionKey(key), []any{encode(rec), ttl.Milliseconds()}})
+	replies, err := s.run(ctx, calls...)
+	if err != nil {
+		return nil, s.unavailable("create session", err)
+	}
+
+	var over []session.IndexEntry
+	for i, e := range index {
+		entries, err := members(e.Name, replies[i])
+		if err != nil {
+			return nil, s.unavailable("create session", err)
+		}
+		over = append(over, entries...)
+	}
+	if replies[len(index)].code() != codeDone {
+		return nil, session.ErrConflict
+	}
+	return over, nil
+}
+
+// Swap implements [session.Store].
+func (s *Store) Swap(ctx context.Context, key string, rec session.Record, from int64) error {
+	replies, err := s.run(ctx, call{swapSession, s.sessionKey(key), []any{number(from), number(from + 1), rec.Sealed, s.channel(), key}})
+	if err != nil {
+		return s.unavailable("swap session", err)
+	}
+	return replies[0].result()
+}
+
+// Touch implements [session.Store].
+func (s *Store) Touch(ctx context.Context, key string, seen time.Time) error {
+	sec := unixSeconds(seen)
+	replies, err := s.run(ctx, call{touchSession, s.sessionKey(key), []any{number(sec), sec}})
+	if err != nil {
+		return s.unavailable("touch session", err)
+	}
+	return replies[0].result()
+}
+
+// End implements [session.Store].
+func (s *Store) End(ctx context.Context, key string, why session.Reason, keepSealed bool, index []session.IndexEntry) (bool, error) {
+	if why == "" || len(why) > maxReason {
+		return false, fmt.Errorf("end session: reason %q", why)
+	}
+	// The tombstone first: a live session must not lose its entries.
+	calls := make([]call, 0, 1+len(index))
+	calls = append(calls, call{endSession, s.sessionKey(key), []any{string(why), keepSealed, s.channel(), key}})
+	for _, e := range index {
+		calls = append(calls, call{removeEntry, s.indexKey(e.Name), []any{handlePrefix(e.Handle)}})
+	}
+	replies, err := s.run(ctx, calls...)
+	if err != nil {
+		return false, s.unavailable("end session", err)
+	}
+	// Sent again, the script finds the tombstone that the first sending may have made.
+	code := replies[0].code()
+	return code == codeDone || code == codeSame && replies[0].again, nil
+}
+
+// Index implements [session.Store].
+func (s *Store) Index(ctx context.Context, name string) ([]session.IndexEntry, error) {
+	replies, err := s.run(ctx, call{listEntries, s.indexKey(name), nil})
+	if err != nil {
+		return nil, s.unavailable("list index", err)
+	}
+	entries, err := members(name, replies[0])
+	if err != nil {
+		return nil, s.unavailable("list index", err)
+	}
+	return entries, nil
+}
+
+// Acquire implements [session.Store].
+func (s *Store) Acquire(ctx context.Context, key, owner string, ttl time.Duration) (bool, error) {
+	return s.lease(ctx, "acquire lease", call{acquireLease, s.leaseKey(key), []any{owner, ttl.Milliseconds()}}, ttl)
+}
+
+// Renew implements [session.Store].
+func (s *Store) Renew(ctx context.Context, key, owner string, ttl time.Duration) (bool, error) {
+	return s.lease(ctx, "renew lease", call{renewLease, s.leaseKey(key), []any{owner, ttl.Milliseconds()}}, ttl)
+}
+
+func (s *Store) lease(ctx context.Context, what string, c call, ttl time.Duration) (bool, error) {
+	if ttl < time.Millisecond {
+		return false, fmt.Errorf("%s: no time to live", what)
+	}
+	replies, err := s.run(ctx, c)
+	if err != nil {
+		return false, s.unavailable(what, err)
+	}
+	return replies[0].code() == codeDone, nil
+}
+
+// Release implements [session.Store].
+func (s *Store) Release(ctx context.Context, key, owner string) error {
+	if _, err := s.run(ctx, call{releaseLease, s.leaseKey(key), []any{owner, s.channel(), key}}); err != nil {
+		return s.unavailable("release lease", err)
+	}
+	return nil
+}
+
+// Ping implements [session.Store].
+func (s *Store) Ping(ctx context.Context) error {
+	err := s.do(ctx, func(ctx context.Context, _ bool) error { return s.client.Ping(ctx).Err() })
+	if err != nil {
+		return s.unavailable("ping", err)
+	}
+	return nil
+}
+
+// Close implements [session.Store].
+func (s *Store) Close() error {
+	s.close()
+	return s.client.Close()
+}
+
+func (s *Store) sessionKey(key string) string { return s.prefix + "s:{" + key + "}" }
+func (s *Store) leaseKey(key string) string   { return s.prefix + "l:{" + key + "}" }
+func (s *Store) indexKey(name string) string  { return s.prefix + "i:" + name }
+func (s *Store) channel() string              { return s.prefix + "n" }

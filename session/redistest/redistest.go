@@ -1,0 +1,295 @@
+// Package redistest runs a real redis-server for tests and benchmarks, and does to it what happens to servers: stopped, killed,
+// restarted, frozen. Each test has its own, on a free loopback port or a unix socket; it ends with the test.
+//
+// A machine without redis-server fails the test and is told the line that installs it. Nothing is skipped.
+package redistest
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// startLimit is how long a server may take to answer, on a machine that is busy with everyone's tests.
+const startLimit = 20 * time.Second
+
+// Options says what the server is like. The zero value is a server on a loopback port that keeps its data over restarts.
+type Options struct {
+	// Unix serves on a socket instead of a port.
+	Unix bool
+	// TLS serves TLS alone, with a certificate for 127.0.0.1 and localhost from a CA of its own (see [Server.CAFile]).
+	TLS bool
+	// Password is the password of the user default.
+	Password string
+	// Forgetful keeps nothing on disk: faster, and empty after a restart. For benchmarks.
+	Forgetful bool
+	// Args are more arguments, such as "--databases", "1".
+	Args []string
+}
+
+// Server is a running redis-server, or one that was stopped.
+type Server struct {
+	// CAFile is the PEM file of the CA that signed the server's certificate; empty without TLS.
+	CAFile string
+
+	t       testing.TB
+	o       Options
+	dir     string
+	address string // host:port, or the socket's path
+	client  *redis.Client
+	cmd     *exec.Cmd
+	exited  chan struct{} // closed when cmd has ended
+}
+
+// Start runs a server until the test ends.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Fatal("redis-server is not installed; run: sudo apt-get install --yes redis-server")
+	}
+	// Not t.TempDir: its long path does not fit into a socket's address.
+	dir, err := os.MkdirTemp("", "redistest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{t: t, o: o, dir: dir}
+	t.Cleanup(func() {
+		s.Kill()
+		if s.client != nil {
+			s.client.Close()
+		}
+		os.RemoveAll(dir)
+	})
+	if o.TLS {
+		s.CAFile = filepath.Join(dir, "ca.pem")
+		if err := writeCertificates(dir); err != nil {
+			t.Fatalf("make certificates: %v", err)
+		}
+	}
+	// Somebody may take the free port before the server does.
+	for try := 1; ; try++ {
+		s.address = s.freeAddress()
+		err := s.run()
+		if err == nil {
+			break
+		}
+		s.Kill()
+		if try == 5 {
+			t.Fatalf("start redis-server: %v", err)
+		}
+	}
+	return s
+}
+
+// URL is where the server is, with the password if it has one.
+func (s *Server) URL() string {
+	u := url.URL{Scheme: "redis", Host: s.address, Path: "/0"}
+	switch {
+	case s.o.Unix:
+		u = url.URL{Scheme: "unix", Path: s.address}
+	case s.o.TLS:
+		u.Scheme = "rediss"
+	}
+	if s.o.Password != "" {
+		u.User = url.UserPassword("default", s.o.Password)
+	}
+	return u.String()
+}
+
+// Address is the server's host:port, or the path of its socket.
+func (s *Server) Address() string { return s.address }
+
+// Client is a plain client for looking at the server's data and changing its settings. Every start of the server makes another.
+func (s *Server) Client() *redis.Client { return s.client }
+
+// Stop ends the server in good order and waits for it.
+func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+
+// Kill ends the server at once and waits for it. To kill one that does not run is no error.
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+
+// Restart stops the server, if it runs, and starts it at the same address.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Stop()
+	s.Start()
+}
+
+// Start starts a stopped server at the same address.
+func (s *Server) Start() {
+	s.t.Helper()
+	if err := s.run(); err != nil {
+		s.t.Fatalf("restart redis-server: %v", err)
+	}
+}
+
+// Pause freezes the server: connections stay and nothing answers.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume lets a frozen server go on.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatalf("signal %v to redis-server: %v", sig, err)
+	}
+}
+
+func (s *Server) end(sig syscall.Signal) {
+	if s.cmd == nil {
+		return
+	}
+	s.cmd.Process.Signal(syscall.SIGCONT) // a frozen process would not see SIGTERM
+	s.cmd.Process.Signal(sig)
+	<-s.exited
+	s.cmd = nil
+}
+
+// run starts the server and waits until it answers.
+func (s *Server) run() error {
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command("redis-server", s.args()...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = dieWithParent()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
+	s.cmd, s.exited = cmd, exited
+
+	if s.client != nil {
+		s.client.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	for {
+		// A new client each time: one that failed to connect pauses for a second.
+		if s.client, err = s.newClient(); err != nil {
+			return err
+		}
+		err := s.client.Ping(ctx).Err()
+		if err == nil {
+			return nil
+		}
+		s.client.Close()
+		select {
+		case <-exited:
+			out, _ := os.ReadFile(log.Name())
+			return fmt.Errorf("it ended at once:\n%s", out)
+		case <-ctx.Done():
+			return err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Server) args() []string {
+	args := []string{"--dir", s.dir, "--daemonize", "no", "--bind", "127.0.0.1", "--save", "", "--port", "0"}
+	host, port, _ := net.SplitHostPort(s.address)
+	switch {
+	case s.o.Unix:
+		args = append(args, "--unixsocket", s.address)
+	case s.o.TLS:
+		args = append(args, "--tls-port", port, "--tls-auth-clients", "no",
+			"--tls-cert-file", filepath.Join(s.dir, "cert.pem"), "--tls-key-file", filepath.Join(s.dir, "key.pem"),
+			"--tls-ca-cert-file", s.CAFile)
+	default:
+		args = append(args, "--bind", host, "--port", port)
+	}
+	if s.o.Password != "" {
+		args = append(args, "--requirepass", s.o.Password)
+	}
+	if !s.o.Forgetful {
+		args = append(args, "--appendonly", "yes", "--appendfsync", "no") // a kill -9 loses nothing that the kernel has
+	}
+	return append(args, s.o.Args...)
+}
+
+func (s *Server) newClient() (*redis.Client, error) {
+	o := &redis.Options{
+		Network:                  "tcp",
+		Addr:                     s.address,
+		Password:                 s.o.Password,
+		Protocol:                 2,
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		MaxRetries:               -1,
+		DialerRetries:            1,
+	}
+	if s.o.Unix {
+		o.Network = "unix"
+	}
+	if s.o.TLS {
+		pool, err := readPool(s.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		o.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
+	}
+	return redis.NewClient(o), nil
+}
+
+// freeAddress is where nobody listens at the moment.
+func (s *Server) freeAddress() string {
+	if s.o.Unix {
+		return filepath.Join(s.dir, "socket")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatalf("find a free port: %v", err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Dump is every key and value of the server as text and as Redis serializes it, to search for what must not be there.
+func (s *Server) Dump() string {
+	s.t.Helper()
+	var out strings.Builder
+	ctx := context.Background()
+	keys, err := s.client.Keys(ctx, "*").Result()
+	if err != nil {
+		s.t.Fatalf("dump redis: %v", err)
+	}
+	for _, key := range keys {
+		out.WriteString(key + "\n")
+		raw, err := s.client.Dump(ctx, key).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			s.t.Fatalf("dump redis: %v", err)
+		}
+		out.WriteString(raw + "\n")
+		// DUMP may compress; the plain commands do not.
+		switch kind := s.client.Type(ctx, key).Val(); kind {
+		case "string":
+			out.WriteString(s.client.Get(ctx, key).Val() + "\n")
+		case "zset":
+			out.WriteString(strings.Join(s.client.ZRange(ctx, key, 0, -1).Val(), "\n") + "\n")
+		case "none": // expired meanwhile
+		default:
+			s.t.Fatalf("dump redis: %s is a %s", key, kind)
+		}
+	}
+	return out.String()
+}

@@ -1,0 +1,114 @@
+package session
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+	"time"
+)
+
+// Reason says why a session ended. The zero value means that it lives.
+type Reason string
+
+// Every end of a session has one of these reasons.
+const (
+	ReasonIdle            Reason = "idle"             // not used for idle_timeout
+	ReasonLifetime        Reason = "lifetime"         // older than lifetime
+	ReasonRefreshRejected Reason = "refresh_rejected" // the provider refused the refresh token, or its answer named someone else
+	ReasonTokenExpired    Reason = "token_expired"    // the access token ran out and there is no refresh token
+	ReasonSignedOut       Reason = "signed_out"       // the person signed out
+	ReasonBackChannel     Reason = "back_channel"     // the provider said so
+	ReasonAdmin           Reason = "admin"            // an operator said so
+	ReasonLimit           Reason = "limit"            // more than max_sessions_per_user
+	ReasonReplaced        Reason = "replaced"         // a new sign-in in the same browser took its place
+	ReasonStoreMiss       Reason = "store_miss"       // the store no longer knows it
+	ReasonKeyUnknown      Reason = "key_unknown"      // its cookie opens under none of our keys
+	ReasonTampered        Reason = "tampered"         // its stored value does not open
+)
+
+// Tokens are what the provider gave for a session.
+type Tokens struct {
+	Access  string
+	Refresh string
+	ID      string
+	// Obtained and Expiry bound the access token; a zero Expiry is unknown.
+	Obtained, Expiry time.Time
+	Scope            string
+}
+
+// Identity is who is signed in, as rules and identity headers use it. Empty members are unknown.
+type Identity struct {
+	User              string
+	Email             string // only an address that the provider vouches for
+	Name              string
+	PreferredUsername string
+	Groups            []string
+}
+
+// Grant is what one sign-in or one refresh yields.
+type Grant struct {
+	Issuer, Subject string
+	// SID is the provider's name for its own session, when it tells.
+	SID      string
+	AuthTime time.Time
+	ACR      string
+	Identity Identity
+	Tokens   Tokens
+}
+
+// Session is what is remembered about one signed-in browser. It is a snapshot that requests and the cache share:
+// nobody changes it, and what changes it (a refresh) makes another one.
+type Session struct {
+	Grant
+	// Provider is the name of the provider in the configuration.
+	Provider string
+	// Created is when the person signed in, Ends when the session is over whatever happens.
+	Created, Ends time.Time
+	// Seen is when it was last used, as far as the store knew when it was read.
+	Seen time.Time
+	// SignIn is shared by the sessions of one sign-in; it stands in for a missing SID.
+	SignIn string
+	// Browser is the browser's family.
+	Browser string
+	// Version counts the changes of what is stored.
+	Version int64
+
+	key     string // of the record in the store
+	dataKey [32]byte
+	due     time.Time // when to refresh; zero: never
+	must    time.Time // from when on requests wait for the refresh
+	// unknown counts how often the present refresh token was sent without anyone knowing what became of it.
+	unknown int
+}
+
+// Handle is a short public name of the session for logs. It opens nothing.
+func (s *Session) Handle() string { return handle(s.key) }
+
+// RefreshDue is when the access token is refreshed next. It is zero if there is no refresh token or no known expiry.
+func (s *Session) RefreshDue() time.Time { return s.due }
+
+// handle is the beginning of the hash that the store key is.
+func handle(key string) string {
+	b, err := base64.RawURLEncoding.DecodeString(key)
+	if err != nil || len(b) < 6 {
+		return ""
+	}
+	return hex.EncodeToString(b[:6])
+}
+
+// BrowserFamily names the browser that sent userAgent: Firefox, Chrome, Safari, Edge or Other.
+func BrowserFamily(userAgent string) string {
+	// Browsers imitate each other, so the order matters: Edge calls itself Chrome too, and both call themselves Safari.
+	for _, f := range []struct{ mark, family string }{
+		{"OPR/", "Other"}, {"SamsungBrowser/", "Other"},
+		{"Edg/", "Edge"}, {"EdgA/", "Edge"}, {"EdgiOS/", "Edge"},
+		{"Firefox/", "Firefox"}, {"FxiOS/", "Firefox"},
+		{"Chrome/", "Chrome"}, {"CriOS/", "Chrome"}, {"Chromium/", "Chrome"},
+		{"Safari/", "Safari"},
+	} {
+		if strings.Contains(userAgent, f.mark) {
+			return f.family
+		}
+	}
+	return "Other"
+}
