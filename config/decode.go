@@ -136,7 +136,7 @@ func (d *decoder) entries(path string, n ast.Node, want string) ([]entry, bool) 
 	case *ast.MappingValueNode:
 		pairs = []*ast.MappingValueNode{n}
 	default:
-		d.fail(path, n, "must be "+want+", but is "+kind(n), "")
+		d.fail(path, n, "must be "+want+", but is "+kind(n), "Write key: value, each in a line of its own beneath")
 		return nil, false
 	}
 	var out []entry
@@ -164,10 +164,14 @@ func (d *decoder) entries(path string, n ast.Node, want string) ([]entry, bool) 
 func (d *decoder) mapping(path string, n ast.Node, v reflect.Value) {
 	fields, index := fieldsOf(v.Type())
 	keys := make([]string, len(fields))
+	var now []string // keys that are supported
 	for i, f := range fields {
 		keys[i] = f.key
+		if !f.later || d.later > 0 {
+			now = append(now, f.key)
+		}
 	}
-	entries, ok := d.entries(path, n, "a mapping of "+keyList(keys))
+	entries, ok := d.entries(path, n, "a mapping of "+keyList(now))
 	if !ok {
 		return
 	}
@@ -175,7 +179,7 @@ func (d *decoder) mapping(path string, n ast.Node, v reflect.Value) {
 		at := join(path, e.key)
 		i := slices.Index(keys, e.key)
 		if i < 0 {
-			d.unknown(path, e, keys)
+			d.unknown(path, e, keys, now)
 			continue
 		}
 		d.src.marks[at] = e.at
@@ -191,8 +195,8 @@ func (d *decoder) mapping(path string, n ast.Node, v reflect.Value) {
 }
 
 // unknown notes a key that does not exist, with the nearest that does.
-func (d *decoder) unknown(path string, e entry, keys []string) {
-	mend := "Known here: " + strings.Join(keys, ", ")
+func (d *decoder) unknown(path string, e entry, keys, now []string) {
+	mend := "Known here: " + strings.Join(now, ", ")
 	if near := nearest(e.key, keys); near != "" {
 		mend = "Did you mean " + near + "?"
 		if at := join(path, near); !d.src.given(at) {

@@ -112,7 +112,7 @@ func (d *decoder) text(path string, n ast.Node, v reflect.Value, f field) {
 func (d *decoder) scalar(path string, n ast.Node, want string, keep bool) (string, bool) {
 	text, plain, ok := rawText(n)
 	if !ok {
-		d.fail(path, n, "must be "+want+", but is "+kind(n), "")
+		d.fail(path, n, "must be "+want+", but is "+kind(n), "Write a single value after the key")
 		return "", false
 	}
 	if plain && n.Type() == ast.BoolType && !strings.Contains(want, "true or false") && !strings.Contains(want, "one of") {

@@ -30,7 +30,7 @@ func (s *Secret) decodeNode(d *decoder, path string, n ast.Node) {
 		return
 	}
 	if !isMapping(n) {
-		d.fail(path, n, "must be "+want+", but is "+kind(n), "")
+		d.fail(path, n, "must be "+want+", but is "+kind(n), "Name the file that holds the secret")
 		return
 	}
 	var form struct {
@@ -109,7 +109,7 @@ func (b *Bearer) decodeNode(d *decoder, path string, n ast.Node) {
 // word decodes one of a few words; "" with a problem when it is none of them.
 func (d *decoder) word(path string, n ast.Node, f field, want string) string {
 	if !isScalar(n) {
-		d.fail(path, n, "must be "+want+", but is "+kind(n), "")
+		d.fail(path, n, "must be "+want+", but is "+kind(n), "Write one of these")
 		return ""
 	}
 	var text string

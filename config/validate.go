@@ -167,7 +167,11 @@ func (v *validator) listeners() {
 		}
 		for _, o := range all[:i] {
 			if sameListener(o.address, l.address) {
-				v.shown(l.path, "is the address of "+o.path+" too", "Give each listener its own port")
+				at, other := l.path, o.path
+				if !v.given(at) && v.given(other) {
+					at, other = other, at
+				}
+				v.err(at, "is the address of "+other+" too", "Give each listener its own port")
 			}
 		}
 	}

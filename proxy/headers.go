@@ -87,16 +87,16 @@ func isClaim(folded []byte, name string) bool {
 		return name != "Transfer-Encoding"
 	case "xrequestid",
 		// who
-		"xuser", "xusername", "xuserid", "xuseremail", "xemail", "xgroups", "xrealuser", "xproxyuser", "xssouser", "xaccesstoken", "xidtoken",
-		"xauthuser", "xauthemail", "xauthgroups", "xauthusername", "xauthname", "xauthtoken",
+		"xuser", "xusername", "xuseremail", "xemail", "xgroups", "xrealuser", "xproxyuser", "xssouser",
+		"xauthuser", "xauthemail", "xauthgroups", "xauthusername", "xauthname",
 		"xjwtassertion", "xendpointapiuserinfo", "xuserinfo", "xcredentialusername", "xconsumerusername",
 		// from where, and how
 		"xrealip", "xclientip", "xclientport", "xclusterclientip", "xoriginatingip", "xproxyuserip", "clientip", "trueclientip",
 		"cfconnectingip", "cfconnectingipv6", "cfpseudoipv4", "fastlyclientip", "xappengineuserip", "xazureclientip", "xazuresocketip",
 		"xenvoyexternaladdress", "xenvoyinternal", "xscheme", "xurlscheme", "frontendhttps", "xhost", "xhttphost", "xhttphostoverride",
-		"xproxyhost", "xprotocol",
+		"xproxyhost",
 		// for what
-		"xrewriteurl", "xrewriteuri", "xenvoyoriginalpath", "xaccelinternal", "xwapprofilepath",
+		"xrewriteurl", "xrewriteuri", "xenvoyoriginalpath",
 		"xhttpmethodoverride", "xhttpmethod", "xmethodoverride", "xmethod",
 		// between proxies
 		"proxy", "proxyauthorization", "proxyauthenticate", "proxyconnection", "http2settings":

@@ -57,7 +57,7 @@ func TestStripIdentityLeavesHarmlessHeaders(t *testing.T) {
 		"Accept", "Accept-Encoding", "Accept-Language", "Access-Control-Request-Method", "Authorization", "Cache-Control", "Content-Length", "Content-Type",
 		"Cookie", "Date", "Dnt", "Expect", "From", "Hx-Request", "If-Match", "If-None-Match", "Origin", "Pragma", "Priority", "Range", "Referer", "Sec-Fetch-Mode",
 		"Sec-Websocket-Key", "Soapaction", "Te", "Traceparent", "Tracestate", "Transfer-Encoding", "User-Agent", "Via", "Warning", "X-Api-Key", "X-Correlation-Id", "X-Csrf-Token",
-		"X-Requested-With", "X-Tenant", "X-B3-Traceid", "X-Auth-Token", "X-Hub-Signature", "X-Gitlab-Token", "X-Client-Version", "X-Amz-Date", "X-Source", "Content-Md5",
+		"X-Requested-With", "X-Tenant", "X-B3-Traceid", "X-Auth-Token", "X-User-Id", "X-Access-Token", "X-Hub-Signature", "X-Gitlab-Token", "X-Client-Version", "X-Amz-Date", "X-Source", "Content-Md5",
 	} {
 		want[name] = []string{"v"}
 	}

@@ -437,9 +437,9 @@ func TestIdleAndLifetime(t *testing.T) {
 		f.clock.advance(30 * time.Minute)
 		f.Touch(f.mustLoad(h))
 	}
-	f.clock.advance(30*time.Minute - time.Millisecond)
+	f.clock.advance(30*time.Minute - 20*time.Second)
 	f.mustLoad(h)
-	f.clock.advance(time.Millisecond)
+	f.clock.advance(20 * time.Second)
 	_, err := f.load(h)
 	ended(t, err, session.ReasonLifetime)
 	// Also where nothing but the cookie is known, and the store has forgotten it.

@@ -23,8 +23,7 @@ const (
 	maxRetryAfter = time.Hour
 )
 
-// newTransport makes a transport for calls to one provider. Idle connections go early: a connection that the other side has closed
-// meanwhile makes the outcome of a token request unknown, and a refresh token may be used only once.
+// newTransport makes a transport for calls to one provider.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -34,9 +33,22 @@ func newTransport() *http.Transport {
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           32,
 		MaxIdleConnsPerHost:    32,
-		IdleConnTimeout:        30 * time.Second,
+		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeader,
 	}
+}
+
+// onceTransport makes the transport of token requests out of that of the others: each goes over a connection of its own. On one that
+// was idle, and that the provider closes at the same moment, nobody could say whether the request was processed, and a refresh token
+// may be sent only once.
+func onceTransport(t http.RoundTripper) http.RoundTripper {
+	own, ok := t.(*http.Transport)
+	if !ok {
+		return t
+	}
+	own = own.Clone()
+	own.DisableKeepAlives = true
+	return own
 }
 
 // noRedirect makes the client return a redirect as it is. Following one would send a code, a refresh token or the client's secret to
@@ -51,9 +63,17 @@ type answer struct {
 	sent   time.Time // when the request was made
 }
 
-// call makes one request within the provider's time limit and reads the whole answer. what names the endpoint in errors. Its errors
-// are [UnavailableError]s, and a [ProtocolError] for an answer that is too long.
+// call makes a request that may as well be made twice. See [Provider.callBy].
 func (p *Provider) call(ctx context.Context, what string, req *http.Request) (answer, error) {
+	return p.callBy(ctx, p.client, what, req)
+}
+
+// callBy makes one request within the provider's time limit and reads the whole answer. what names the endpoint in errors. Its errors
+// are [UnavailableError]s, and a [ProtocolError] for an answer that is too long.
+func (p *Provider) callBy(ctx context.Context, client *http.Client, what string, req *http.Request) (answer, error) {
+	if err := ctx.Err(); err != nil {
+		return answer{}, &UnavailableError{What: what + " was not called", Err: err}
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 
@@ -70,7 +90,7 @@ func (p *Provider) call(ctx context.Context, what string, req *http.Request) (an
 
 	req.Header.Set("User-Agent", "postern")
 	a := answer{sent: p.now()}
-	resp, err := p.client.Do(req.WithContext(ctx))
+	resp, err := client.Do(req.WithContext(ctx))
 	if err != nil {
 		return answer{}, broken(err)
 	}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
 
 	"postern/proxy/idp"
@@ -298,3 +300,5 @@ func (s *script) complete(t testing.TB, ctx context.Context, p *idp.Provider, b 
 	s.answer("/token", 200, body)
 	return p.Finish(ctx, idp.Finish{Params: url.Values{"code": {"c0de"}, "state": {b.State}}, Secret: b.Secret, RedirectURI: b.RedirectURI})
 }
+
+func diffGrant(want, got session.Grant) string { return cmp.Diff(want, got, cmpopts.EquateEmpty()) }

@@ -90,7 +90,8 @@ type Provider struct {
 	assumeEmail  bool
 	timeout      time.Duration
 	leeway       time.Duration
-	client       *http.Client
+	client       *http.Client // for what may be asked twice
+	once         *http.Client // for token requests
 	ownTransport bool
 	now          func() time.Time
 	log          *slog.Logger
@@ -146,6 +147,7 @@ func New(o Options) (*Provider, error) {
 		transport, p.ownTransport = newTransport(), true
 	}
 	p.client = &http.Client{Transport: transport, CheckRedirect: noRedirect}
+	p.once = &http.Client{Transport: onceTransport(transport), CheckRedirect: noRedirect}
 	if err := p.check(); err != nil {
 		return nil, fmt.Errorf("provider %q: %w", o.Name, err)
 	}

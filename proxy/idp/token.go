@@ -81,7 +81,7 @@ func (p *Provider) requestToken(ctx context.Context, m *metadata, form url.Value
 	if err != nil {
 		return tokenAnswer{}, err
 	}
-	a, err := p.call(ctx, "token endpoint", req)
+	a, err := p.callBy(ctx, p.once, "token endpoint", req)
 	if err != nil {
 		return tokenAnswer{}, err
 	}

@@ -169,7 +169,8 @@ var attacks = []string{
 // hostile is every page with attack in every field.
 func hostile(attack string) []sample {
 	p := page.New(page.Options{Title: attack})
-	fields := map[string]string{attack: attack}
+	field := attack[:min(len(attack), 4096)] // fields are the proxy's own: they are not cut
+	fields := map[string]string{field: field}
 	return []sample{
 		{"notice", func(w http.ResponseWriter, r *http.Request) {
 			p.Notice(w, r, page.Notice{Status: 400, Title: attack, Text: attack, Details: slices.Repeat([]string{attack}, 3), RequestID: attack,
@@ -206,7 +207,7 @@ func TestErrorPageXSS(t *testing.T) {
 				if !utf8.ValidString(b) {
 					t.Error("not UTF-8")
 				}
-				if len(b) > 64<<10 && !strings.HasSuffix(s.name, "fields") {
+				if len(b) > 64<<10 {
 					t.Errorf("a page of %d bytes", len(b))
 				}
 				doc := parse(t, b)

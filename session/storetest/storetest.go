@@ -22,9 +22,9 @@ const limit = 20 * time.Second
 // Harness is a store and the clock by which it forgets.
 type Harness struct {
 	session.Store
-	// Pass lets d pass for the store: it moves a fake clock, or waits.
+	// Pass moves the store's clock. Nil: the clock is real, and tests wait for it.
 	Pass func(d time.Duration)
-	// Short is a time to live that Pass gets over soon.
+	// Short is a time to live that is soon over.
 	Short time.Duration
 	// Now is the store's clock.
 	Now func() time.Time
@@ -75,6 +75,9 @@ func Run(t *testing.T, newStore func(t *testing.T) Harness) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newStore(t)
+			if h.Pass == nil {
+				h.Pass = func(time.Duration) {}
+			}
 			t.Cleanup(func() { h.Close() })
 			test(t, h)
 		})
@@ -703,9 +706,10 @@ func leaseExpires(t *testing.T, h Harness) {
 	if !acquire("k", "a", h.Short) || !acquire("renewed", "a", h.Short) {
 		t.Fatal("not acquired")
 	}
-	if ok, err := h.Renew(t.Context(), "renewed", "a", time.Hour); err != nil || !ok {
-		t.Skipf("lease was over before it could be renewed: %v", err)
-	}
+	eventually(t, "a renews its lease", func() bool {
+		ok, err := h.Renew(t.Context(), "renewed", "a", time.Hour)
+		return ok && err == nil || !acquire("renewed", "a", h.Short) // on a busy machine it may be over already
+	})
 	h.Pass(h.Short)
 	eventually(t, "b gets a's lease", func() bool { return acquire("k", "b", time.Hour) })
 	if ok, err := h.Renew(t.Context(), "k", "a", time.Hour); ok || err != nil {
@@ -865,8 +869,9 @@ func cancelled(t *testing.T, h Harness) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for what, err := range operations(ctx, h) {
-		wantErr(t, what, err, session.ErrUnavailable)
-		wantErr(t, what, err, context.Canceled)
+		if !errors.Is(err, session.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want unavailable because cancelled", what, err)
+		}
 	}
 	wantRecord(t, mustGet(t, h, "k"), record("sealed"))
 	_, err := h.Get(t.Context(), "new")

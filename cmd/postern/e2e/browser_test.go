@@ -33,7 +33,7 @@ func startBrowser(t *testing.T, hosts map[string]string, keys ...string) *browse
 	for name, addr := range hosts {
 		rules = append(rules, "MAP "+name+" "+addr)
 	}
-	rules = append(rules, "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1")
+	rules = append(rules, "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1", "EXCLUDE localhost")
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.NoFirstRun,
 		chromedp.NoDefaultBrowserCheck,
@@ -82,6 +82,9 @@ func newBrowser(t *testing.T, ctx context.Context) *browser {
 	}
 	return &browser{t, ctx}
 }
+
+// in is the same window for a subtest, which fails by itself.
+func (b *browser) in(t *testing.T) *browser { return &browser{t, b.ctx} }
 
 // ask runs an action within patience and returns its value.
 func ask[T any](b *browser, action chromedp.Action[T]) (T, error) {

@@ -22,7 +22,7 @@ import (
 // minimal adapts testdata/minimal.yaml and adds further lines.
 func minimal(t *testing.T, idp int, app *upstream, more ...string) []byte {
 	t.Helper()
-	config := adapt(t, "testdata/minimal.yaml", "http://127.0.0.1:9000", "http://"+address(idp), "http://127.0.0.1:3000", app.URL)
+	config := adapt(t, "testdata/minimal.yaml", "http://127.0.0.1:9000", providerURL(idp), "http://127.0.0.1:3000", app.URL)
 	return append(config, []byte(strings.Join(more, "\n")+"\n")...)
 }
 
@@ -70,6 +70,7 @@ func TestMinimal(t *testing.T) {
 	}
 
 	t.Run("session", func(t *testing.T) {
+		b := b.in(t)
 		resp := get(t, p.origin+"/oauth2/session", session)
 		var info map[string]any
 		if err := json.Unmarshal([]byte(resp.body), &info); err != nil {
@@ -128,6 +129,7 @@ func TestMinimal(t *testing.T) {
 	})
 
 	t.Run("refresh while clicking", func(t *testing.T) {
+		b := b.in(t)
 		first := idp.last(t).AccessToken
 		tokens := map[string]bool{}
 		eventually(t, "two refreshes", func() error {
@@ -153,6 +155,7 @@ func TestMinimal(t *testing.T) {
 	})
 
 	t.Run("stale callback", func(t *testing.T) {
+		b := b.in(t)
 		// The address of a callback in the browser's history, with a live session, leads on to the application.
 		b.open(p.origin + "/oauth2/callback?code=old&state=old")
 		b.sees("#seen")
@@ -164,8 +167,9 @@ func TestMinimal(t *testing.T) {
 	})
 
 	t.Run("sign out", func(t *testing.T) {
+		b := b.in(t)
 		b.open(p.origin + "/oauth2/logout") // typed, so it asks first
-		b.sees(`form[action="/oauth2/logout"]`)
+		b.sees(`main form button`)
 		b.screenshot("confirm-sign-out")
 		b.open(page)
 		b.click("#out") // a click on a page of ours does not ask

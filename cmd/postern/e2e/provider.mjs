@@ -35,8 +35,7 @@ const people = {
 };
 
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-const issuer = `http://127.0.0.1:${settings.port}`;
-const provider = new Provider(issuer, {
+const provider = new Provider(`http://localhost:${settings.port}`, {
   clients: [{
     client_id: settings.client_id,
     client_secret: settings.client_secret,

@@ -73,7 +73,7 @@ func startSidecar(t *testing.T, s providerSettings, oldNew ...string) *sidecar {
 		"/etc/postern/keys", c.keys,
 		"redis.internal:6379", c.redis.Address(),
 		"/etc/postern/redis-ca.pem", c.redis.CAFile,
-		"https://id.example.com/realms/corp", "http://" + address(s.Port),
+		"https://id.example.com/realms/corp", providerURL(s.Port),
 		"/run/secrets/corp-client-secret", writeFile(t, dir, "client-secret", []byte(s.ClientSecret+"\n")),
 		"http://127.0.0.1:3000", c.app.URL,
 		"drain_delay: 5s", "drain_delay: 2s",
@@ -158,6 +158,7 @@ func TestSidecar(t *testing.T) {
 	})
 
 	t.Run("new key", func(t *testing.T) {
+		alice := alice.in(t)
 		// The key that sealed alice's cookie becomes the previous one.
 		old, err := os.ReadFile(filepath.Join(c.keys, "current"))
 		if err != nil {
@@ -173,6 +174,7 @@ func TestSidecar(t *testing.T) {
 	})
 
 	t.Run("drain", func(t *testing.T) {
+		alice := alice.in(t)
 		answer := make(chan response, 1)
 		go func() { answer <- getBy(t, c.front, wikiOrigin+"/slow", alice.cookie(wikiOrigin, "__Host-postern")) }()
 		select {

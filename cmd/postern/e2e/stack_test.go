@@ -58,6 +58,9 @@ type providerSettings struct {
 	ClaimsInIDToken bool          `json:"claims_in_id_token"`
 }
 
+// providerURL is the issuer. Its host is another than Postern's, since cookies do not tell ports apart.
+func providerURL(port int) string { return fmt.Sprintf("http://localhost:%d", port) }
+
 // startProvider starts the provider and waits until it listens.
 func startProvider(t *testing.T, s providerSettings) *provider {
 	t.Helper()
@@ -75,7 +78,7 @@ func startProvider(t *testing.T, s providerSettings) *provider {
 	if _, err := os.Stat(node); err != nil {
 		t.Fatalf("run .ci/install e2e first, as make e2e does: %v", err)
 	}
-	p := &provider{url: "http://" + address(s.Port)}
+	p := &provider{url: providerURL(s.Port)}
 	listening := make(chan struct{})
 	p.process = start(t, "", []string{"PROVIDER=" + string(settings)}, func(line string) {
 		var a tokenAnswer
