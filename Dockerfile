@@ -4,6 +4,11 @@
 #   docker run --read-only --cap-drop=ALL --security-opt=no-new-privileges -p 4180:4180 \
 #     -v ./postern.yaml:/etc/postern/postern.yaml:ro postern
 #
+# Built whole and run so far with buildah 1.28 (chroot isolation, no registry), from a stand-in for GO_IMAGE: Go 1.27, a busybox shell and
+# CA certificates. `postern version`, serving as user 65532, and `postern health` with and without a server were tried in it. Not tried:
+# the golang image itself, Docker's own engine and its timer for HEALTHCHECK (which OCI images leave out: buildah needs --format docker),
+# other architectures.
+#
 # The file must say `server: {listen: ":4180"}`: the default, 127.0.0.1, cannot be reached from outside the container.
 
 # Another image with Go 1.21 or newer, a shell and CA certificates serves as well.

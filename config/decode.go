@@ -94,7 +94,7 @@ func (d *decoder) unsupported(m mark, path, what string) {
 
 // decode puts n into v.
 func (d *decoder) decode(path string, n ast.Node, v reflect.Value, f field) {
-	if n.Type() == ast.NullType {
+	if n == nil || n.Type() == ast.NullType {
 		d.fail(path, n, "has no value", "Give it one, or leave the key out")
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 )
 
@@ -26,10 +25,7 @@ func (c *Config) CheckFiles() Problems {
 		})
 	}
 	if t := c.Server.TLS; t != nil {
-		v.readableByOthers("server.tls.key_file", t.KeyFile)
-		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
-			v.err("server.tls", "the certificate and its key cannot be used: "+reason(err), "Name the PEM files of a certificate chain, leaf first, and of its key")
-		}
+		v.pair("server.tls", t.CertFile, t.KeyFile)
 	}
 	for i, k := range c.Session.Keys {
 		v.secret(fmt.Sprintf("session.keys[%d]", i), k, badKey)
@@ -52,7 +48,7 @@ func (v *validator) secret(path string, s Secret, bad func(string) string) {
 	}
 	text, err := s.Value()
 	if err != nil {
-		v.err(path, reason(err), "Put the secret there, readable by Postern's user")
+		v.err(path, err.Error(), "Put the secret there, readable by Postern's user")
 		return
 	}
 	if bad != nil {
@@ -60,7 +56,7 @@ func (v *validator) secret(path string, s Secret, bad func(string) string) {
 			v.err(path, what, "Make one with `postern keygen`")
 		}
 	}
-	v.readableByOthers(path, s.File())
+	v.readableByOthers(path, path+".file", s.File())
 }
 
 // sameKeys finds one key under two names: rotating it would change nothing.
@@ -78,14 +74,28 @@ func (v *validator) sameKeys() {
 	}
 }
 
-// readableByOthers warns of a secret's file that every user of the machine can read or change.
-func (v *validator) readableByOthers(path, file string) {
-	info, err := os.Stat(file)
-	if file == "" || err != nil {
+// readableByOthers warns of a secret's file that every user of the machine can read or change. key is where the file
+// is named.
+func (v *validator) readableByOthers(path, key, file string) {
+	if file == "" {
 		return
 	}
-	if info.Mode().Perm()&0o006 != 0 {
-		v.warn(path, fmt.Sprintf("%s can be read or changed by every user of the machine (mode %04o)", quote(file), info.Mode().Perm()), "Give it to Postern's user with mode 0400; in Kubernetes set defaultMode and fsGroup")
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o006 != 0 {
+		v.warn(path, fmt.Sprintf("%s can be read or changed by every user of the machine (mode %04o)", v.c.src.show(key), info.Mode().Perm()),
+			"Give it to Postern's user with mode 0400; in Kubernetes set defaultMode and fsGroup")
+	}
+}
+
+// pair wants a certificate chain and the key of its first certificate.
+func (v *validator) pair(path, certFile, keyFile string) {
+	cert, okCert := v.pem(path+".cert_file", certFile)
+	key, okKey := v.pem(path+".key_file", keyFile)
+	if !okCert || !okKey {
+		return
+	}
+	v.readableByOthers(path+".key_file", path+".key_file", keyFile)
+	if _, err := tls.X509KeyPair(cert, key); err != nil {
+		v.err(path, "the certificate and its key cannot be used: "+err.Error(), "Name the PEM files of a certificate chain, leaf first, and of its key")
 	}
 }
 
@@ -94,30 +104,35 @@ func (v *validator) ca(path, file string) {
 	if file == "" {
 		return
 	}
+	if data, ok := v.pem(path, file); ok && !x509.NewCertPool().AppendCertsFromPEM(data) {
+		v.err(path, v.c.src.show(path)+" holds no certificate", "Name the PEM file of the CA")
+	}
+}
+
+// pem reads a PEM file, bounded.
+func (v *validator) pem(path, file string) ([]byte, bool) {
 	data, err := readPEM(file)
 	if err != nil {
-		v.err(path, reason(err), "Name the PEM file of the CA")
-		return
+		v.err(path, v.c.src.show(path)+" "+err.Error(), "Put the PEM file there, readable by Postern's user")
+		return nil, false
 	}
-	if !x509.NewCertPool().AppendCertsFromPEM(data) {
-		v.err(path, quote(file)+" holds no certificate", "Name the PEM file of the CA")
-	}
+	return data, true
 }
 
 func readPEM(file string) ([]byte, error) {
+	if info, err := os.Stat(file); err != nil {
+		return nil, unreadableFile(err)
+	} else if !info.Mode().IsRegular() { // opening a pipe could wait for ever
+		return nil, errors.New("is not a regular file")
+	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return nil, unreadableFile(err)
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxPEM))
-}
-
-// reason is an error in the words of a problem: the file and what happened.
-func reason(err error) string {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return fmt.Sprintf("%s cannot be read: %v", quote(pe.Path), pe.Err)
+	data, err := io.ReadAll(io.LimitReader(f, maxPEM))
+	if err != nil {
+		return nil, unreadableFile(err)
 	}
-	return err.Error()
+	return data, nil
 }

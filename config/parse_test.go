@@ -206,3 +206,33 @@ func TestSizeString(t *testing.T) {
 		}
 	}
 }
+
+// What a plain value means depends on its key alone: a secret of digits stays those digits.
+func TestPlainValuesAreTakenAsWritten(t *testing.T) {
+	for _, value := range []string{"0123", "0x1F", "0o17", "0b11", "1_000", "1e3", ".5", "+12", "-12", "12345678901234567890123456789", "1.10", ".inf", ".nan", "2026-11-21", "yes", "off", "a:b", "007"} {
+		file := "providers:\n  corp:\n    issuer: https://id.example.com\n    client_id: " + value + "\n    client_secret: " + value + "\nroutes:\n  - {host: a.example.com, upstream: \"http://127.0.0.1:3000\"}\n"
+		c, err := config.Parse("x", []byte(file), env())
+		if err != nil {
+			t.Errorf("%s: %v", value, err)
+			continue
+		}
+		if got, _ := c.Providers[0].ClientSecret.Value(); got != value || c.Providers[0].ClientID != value {
+			t.Errorf("%s became %q and %q", value, c.Providers[0].ClientID, got)
+		}
+	}
+}
+
+// A variable that holds a secret, written where a path belongs, is not told.
+func TestSecretAsFileNameIsNotTold(t *testing.T) {
+	const file = "providers:\n  corp:\n    issuer: https://id.example.com\n    client_id: a\n    client_secret: {file: \"${V}\"}\nroutes:\n  - {host: a.example.com, upstream: \"http://127.0.0.1:3000\"}\n"
+	c, err := config.Parse("x", []byte(file), env("V", canary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if problems := c.CheckFiles(); len(problems) != 1 || strings.Contains(problems.Error(), canary) || !strings.Contains(problems.Error(), "${V}") {
+		t.Errorf("problems = %v", problems)
+	}
+	if _, err := c.Providers[0].ClientSecret.Value(); err == nil || strings.Contains(err.Error(), canary) {
+		t.Errorf("Value: %v", err)
+	}
+}

@@ -9,7 +9,7 @@ import (
 type Route struct {
 	// Host is an exact host name or *.wildcard; without it the route matches any host.
 	Host string `yaml:"host"`
-	// Path is a prefix by whole segments. A trailing slash means nothing.
+	// Path is a prefix by whole segments, written without escapes: /my files, not /my%20files. A trailing slash means nothing.
 	Path string `yaml:"path" default:"/"`
 	// Methods limits the route to some methods. Default: all.
 	Methods []string `yaml:"methods"`
@@ -66,13 +66,14 @@ const (
 	Deny     = "deny"      // nobody
 )
 
-// Access is a route's `access`: one word, or a mapping of conditions that must all hold. [Load] always sets Level.
+// Access is a route's `access`: one word, or a mapping of conditions that must all hold. [Load] always sets
+// Level. A nil list is no condition; one that is empty but not nil is, and nobody meets it.
 type Access struct {
 	// Level is public, optional, signed_in or deny. The conditions below come with signed_in.
 	Level string `yaml:"-"`
-	// SignedIn written as true is the same as the word signed_in.
+	// SignedIn is the word signed_in as a condition: whoever is signed in. Write true.
 	SignedIn bool `yaml:"signed_in"`
-	// Groups lets in whoever is in any of them; an empty list nobody. A nil list is no condition.
+	// Groups lets in whoever is in any of them; an empty list nobody.
 	Groups []string `yaml:"groups"`
 	// Emails lets in these addresses.
 	Emails []string `yaml:"emails" later:"yes"`

@@ -41,8 +41,12 @@ func NewSecret(value string) Secret {
 }
 
 // NewSecretFile makes a Secret of a file's contents.
-func NewSecretFile(path string) Secret {
-	f := &secretFile{path: path}
+func NewSecretFile(path string) Secret { return newSecretFile(path, quote(path)) }
+
+// newSecretFile calls the file by shown in errors: what the configuration says. Were the path made of a variable that
+// holds the secret itself, by mistake, it would else be told.
+func newSecretFile(path, shown string) Secret {
+	f := &secretFile{path: path, shown: shown}
 	return Secret{file: path, reveal: f.value}
 }
 
@@ -95,7 +99,7 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // secretFile remembers what it read until the file looks different.
 type secretFile struct {
-	path string
+	path, shown string
 
 	mu   sync.Mutex // guards what follows
 	text string
@@ -107,17 +111,14 @@ func (f *secretFile) value() (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	info, err := os.Stat(f.path) // follows symlinks, so Kubernetes' swap of ..data shows as another inode
-	if err != nil {
-		return "", fmt.Errorf("read secret: %w", err)
-	}
-	if f.unchanged(info) {
+	if err == nil && f.unchanged(info) {
 		return f.text, nil
 	}
 	now := time.Now()
+	f.text, f.info = "", nil
 	text, info, err := readSecret(f.path)
 	if err != nil {
-		f.info = nil
-		return "", err
+		return "", fmt.Errorf("the secret's file %s %w", f.shown, err)
 	}
 	f.text, f.info, f.read = text, info, now
 	return text, nil
@@ -128,30 +129,42 @@ func (f *secretFile) unchanged(info fs.FileInfo) bool {
 		f.info.ModTime().Equal(info.ModTime()) && f.read.Sub(info.ModTime()) > settled
 }
 
-// readSecret reads a secret's file, bounded, and stats what it opened rather than the path.
+// readSecret reads a secret's file, bounded, and stats what it opened rather than the path. Its errors do not name
+// the file.
 func readSecret(path string) (string, fs.FileInfo, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return "", nil, fmt.Errorf("read secret: %s is not a regular file", path) // opening a pipe could wait for ever
+	if info, err := os.Stat(path); err != nil {
+		return "", nil, unreadableFile(err)
+	} else if !info.Mode().IsRegular() { // opening a pipe could wait for ever
+		return "", nil, errors.New("is not a regular file")
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return "", nil, fmt.Errorf("read secret: %w", err)
+		return "", nil, unreadableFile(err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return "", nil, fmt.Errorf("read secret: %w", err)
+		return "", nil, unreadableFile(err)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
 	if err != nil {
-		return "", nil, fmt.Errorf("read secret: %w", err)
+		return "", nil, unreadableFile(err)
 	}
 	if len(data) > maxSecretFile {
-		return "", nil, fmt.Errorf("read secret: %s is larger than 64 KiB", path)
+		return "", nil, errors.New("is larger than 64 KiB")
 	}
 	text := strings.TrimRight(string(data), "\r\n")
 	if text == "" {
-		return "", nil, fmt.Errorf("read secret: %s is empty", path)
+		return "", nil, errors.New("is empty")
 	}
 	return text, info, nil
+}
+
+// unreadableFile says what the system said, without the path.
+func unreadableFile(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return fmt.Errorf("cannot be read: %w", err)
 }

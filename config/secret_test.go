@@ -102,10 +102,18 @@ func wantValue(t *testing.T, s config.Secret, want string) {
 
 func TestSecretFileIsReadAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	write(t, path, "first\n")
+	tick := time.Now()
+	inTick := func(text string) { // as two writes within one tick of the file system's clock look
+		t.Helper()
+		write(t, path, text)
+		if err := os.Chtimes(path, tick, tick); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inTick("first\r\n")
 	s := config.NewSecretFile(path)
 	wantValue(t, s, "first")
-	write(t, path, "other\r\n\n") // the same size, within the same tick of many file systems' clocks
+	inTick("other\n\n") // the same size, time and inode
 	wantValue(t, s, "other")
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(path, old, old); err != nil {

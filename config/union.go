@@ -39,7 +39,7 @@ func (s *Secret) decodeNode(d *decoder, path string, n ast.Node) {
 	d.mapping(path, n, reflect.ValueOf(&form).Elem())
 	switch file := join(path, "file"); {
 	case form.File != "":
-		*s = NewSecretFile(form.File)
+		*s = newSecretFile(form.File, d.src.show(file))
 	case d.src.failed[file]:
 		d.src.failed[path] = true
 	default:
@@ -147,6 +147,8 @@ func kind(n ast.Node) string {
 // first is the token where a node begins: of a mapping its first key, since its own token is the first colon.
 func first(n ast.Node) *token.Token {
 	switch n := n.(type) {
+	case nil:
+		return nil
 	case *ast.MappingNode:
 		if !n.IsFlowStyle && len(n.Values) > 0 {
 			return first(n.Values[0])

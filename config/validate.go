@@ -207,8 +207,8 @@ func (v *validator) origins() {
 		}
 		return
 	}
-	if v.c.src.broken("server.public_url") || v.c.src.broken("server.listen") {
-		return
+	if _, _, err := net.SplitHostPort(s.Listen); err != nil || v.c.src.broken("server.public_url") || v.c.src.broken("server.listen") {
+		return // said already, and what follows depends on it
 	}
 	for i, r := range v.c.Routes {
 		at := fmt.Sprintf("routes[%d]", i)

@@ -46,7 +46,7 @@ func (v *validator) host(at, host string) {
 	}
 }
 
-// path wants the one form in which requests' paths are compared.
+// path wants the one form in which requests' paths are compared: decoded and clean.
 func (v *validator) path(at, p string) {
 	if v.c.src.broken(at) {
 		return
@@ -62,36 +62,13 @@ func (v *validator) path(at, p string) {
 		v.shown(at, `has \ or ;, which stand for different paths in different servers`, "Leave it off")
 	case path.Clean(p) != p && path.Clean(p)+"/" != p:
 		v.shown(at, "is not a clean path", "Write it without //, . and ..")
-	case !isCanonicalPath(p):
-		v.shown(at, "is not written as browsers send it", "Write %XX with capital digits for what a URL cannot hold, and nothing else that way")
+	case strings.Contains(p, "%"): // requests are compared decoded: an escape would never match
+		v.shown(at, "has a %", "Write the character itself, such as /café or /my files")
 	}
 	own := v.c.Server.Prefix
 	if trimmed := strings.TrimSuffix(p, "/"); trimmed == own || strings.HasPrefix(trimmed, own+"/") {
-		v.warn(at, "lies under server.prefix ("+own+"), where Postern's own endpoints are: this route is never used", "Change the path, or server.prefix")
+		v.warn(at, "lies under server.prefix, where Postern's own endpoints are: this route is never used", "Change the path, or server.prefix")
 	}
-}
-
-// isCanonicalPath tells whether escapes are where they must be and nowhere else. Escaped slashes, backslashes, dots and
-// NUL never match: such requests are refused.
-func isCanonicalPath(p string) bool {
-	for i := 0; i < len(p); i++ {
-		c := p[i]
-		if c != '%' {
-			if c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>`{}|^[]", c) >= 0 {
-				return false
-			}
-			continue
-		}
-		if i+2 >= len(p) || strings.ToUpper(p[i:i+3]) != p[i:i+3] {
-			return false
-		}
-		b, err := strconv.ParseUint(p[i+1:i+3], 16, 8)
-		if err != nil || isUnreserved(rune(b)) && b < 0x80 || b < ' ' || b == 0x7f || b == '/' || b == '\\' || b == '%' {
-			return false
-		}
-		i += 2
-	}
-	return true
 }
 
 func (v *validator) methods(at string, methods []string) {
@@ -187,7 +164,9 @@ func (v *validator) providerName(at, name string) {
 	}
 	var names []string
 	for _, p := range v.c.Providers {
-		names = append(names, p.Name)
+		if isProviderName(p.Name) {
+			names = append(names, p.Name)
+		}
 	}
 	mend := "Define it under providers"
 	if near := nearest(name, names); near != "" && !strings.Contains(v.c.src.show(at), "${") {

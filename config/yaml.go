@@ -186,7 +186,9 @@ func (d *decoder) syntax(err error) {
 	var ye yaml.Error
 	if errors.As(err, &ye) {
 		m = markOf(ye.GetToken())
-		what += ": " + strings.TrimSuffix(ye.GetMessage(), ".")
+		if msg, _, _ := strings.Cut(ye.GetMessage(), `"`); msg != "" { // what it quotes may be a secret's first line
+			what += ": " + strings.TrimRight(msg, ":. ")
+		}
 	}
 	d.add(m, "", what, "Look at indentation and quotes here and in the line above; inside { } and [ ] quote values such as \"${NAME}\"")
 }

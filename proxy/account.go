@@ -117,7 +117,7 @@ func (p *Proxy) accountPage(x *exchange) {
 	view := page.SessionView{
 		User: s.Identity.User, Email: s.Identity.Email, Name: s.Identity.Name, Groups: s.Identity.Groups, Provider: pr.title,
 		SignedIn: s.Created, Ends: s.Ends, IdleUntil: p.idleUntil(pr, s), RefreshAt: s.RefreshDue(),
-		SignOut: p.prefix + "/logout", Home: "/", FormAction: p.endSessionOrigins(), RequestID: x.client.RequestID,
+		SignOut: p.prefix + "/logout", Home: "/", RequestID: x.client.RequestID,
 	}
 	p.own(x.Header())
 	p.pages.Session(x, x.r, view)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +52,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	secure := secureCookies(cfg)
+	secure := cfg.Secure()
 	p := &Proxy{
 		log:         env.Log,
 		now:         env.Now,
@@ -117,15 +116,6 @@ func newRing(c config.Session) (*seal.Ring, error) {
 		keys = append(keys, key)
 	}
 	return seal.NewRing(keys...)
-}
-
-// secureCookies is false only where every origin is plain http: a loopback address, or one that session.cookie.insecure allows.
-func secureCookies(cfg *config.Config) bool {
-	if cfg.Server.PublicURL == nil && slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Host != "" }) {
-		return true
-	}
-	origin := cfg.Server.Origin("")
-	return origin == nil || origin.Scheme != "http"
 }
 
 // attemptCookieName begins the names of the cookies of sign-ins under way.

@@ -161,7 +161,7 @@ func (p *Proxy) welcome(x *exchange, at attempt, o outcome) {
 	x.reason("signed_in", nil)
 	if o.cookie.SameSite == http.SameSiteStrictMode { // a strict cookie is absent on the hop that comes from the provider's site
 		p.own(x.Header())
-		p.pages.Continue(x, x.r, at.ReturnTo)
+		p.pages.Continue(x, x.r, "You are signed in", at.ReturnTo)
 		return
 	}
 	p.redirect(x, at.ReturnTo)

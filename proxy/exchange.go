@@ -24,9 +24,10 @@ type exchange struct {
 	route   *route   // nil for our own endpoints
 	verdict verdict
 
-	status int
-	bytes  int64
-	err    error // for the operator's log, never for the client
+	status   int
+	bytes    int64
+	upstream time.Duration // spent with the application, its body included
+	err      error         // for the operator's log, never for the client
 }
 
 // reason notes why the exchange ends as it does, for the log.
@@ -93,6 +94,9 @@ func (p *Proxy) logRequest(x *exchange) {
 	)
 	if x.route != nil {
 		attrs = append(attrs, slog.String("route", x.route.name))
+	}
+	if x.upstream != 0 {
+		attrs = append(attrs, slog.Duration("upstream_duration", x.upstream))
 	}
 	if s := x.verdict.Session; s != nil {
 		attrs = append(attrs, slog.String("session", s.Handle()), slog.String("user", p.userHash(s.Subject)))

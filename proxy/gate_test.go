@@ -209,6 +209,7 @@ func TestA100_AmbiguousTargetsAndOddMethodsAreRefused(t *testing.T) {
 		"/open/../staff": 400, "/open/%2e%2e/staff": 400, "/open/..%2fstaff": 400, "/open//x": 400, "/open/%00": 400, "/open/..;/staff": 400,
 		"/open%5cstaff": 400, "/open/%252e%252e/staff": 400, "/%6fpen": 200, "/OPEN": 404, "/oauth2%2fsession": 400,
 		"/%6fauth2/session": 401, "/OAuth2/session": 404, "/oauth2/": 401, "/oauth2x": 404,
+		"/open;x/staff": 400, "/open;x=1": 400, "/open/a;x=1": 200, "/staff/..;/open": 400,
 	} {
 		if got := raw(t, s, "GET "+target+" HTTP/1.1"); got != want {
 			t.Errorf("GET %s: %d, want %d", target, got, want)

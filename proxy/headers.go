@@ -37,23 +37,10 @@ const longestClaim = 32
 
 // claims tells whether a header's name, folded, is one of those of [stripIdentity].
 func claims(name string) bool {
-	// Most headers end here: no claim begins with any other letter.
-	first := 0
-	for first < len(name) && !isAlphanumeric(name[first]) {
-		first++
-	}
-	if first == len(name) {
-		return true // nothing but punctuation: nobody needs that
-	}
-	switch name[first] | 0x20 {
-	case 'a', 'c', 'f', 'h', 'p', 'r', 's', 't', 'w', 'x':
-	default:
-		return false
-	}
 	var buffer [longestClaim]byte
 	n := 0
 	whole := true
-	for i := first; i < len(name); i++ {
+	for i := range len(name) {
 		c := name[i]
 		if 'A' <= c && c <= 'Z' {
 			c |= 0x20
@@ -66,10 +53,27 @@ func claims(name string) bool {
 			break
 		}
 		buffer[n] = c
-		n++
+		if n++; n == 3 && !mayClaim(buffer[:3]) {
+			return false // most headers end here
+		}
+	}
+	if n == 0 {
+		return true // nothing but punctuation: nobody needs that
 	}
 	folded := buffer[:n]
 	return whole && isClaim(folded, name) || isClaimFamily(folded)
+}
+
+// mayClaim knows the first three letters of every claim.
+func mayClaim(first []byte) bool {
+	if first[0] == 'x' {
+		return true
+	}
+	switch string(first) {
+	case "aut", "cfa", "cfc", "cfp", "cli", "con", "fas", "for", "fro", "htt", "oid", "pro", "rem", "ssl", "tai", "tra", "tru", "web":
+		return true
+	}
+	return false
 }
 
 func isAlphanumeric(c byte) bool {

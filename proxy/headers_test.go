@@ -21,7 +21,7 @@ func TestStripIdentityKnowsEverySpelling(t *testing.T) {
 		"X-Forwarded-Ssl", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Forwarded", "Forwarded", "Forwarded-For",
 		"X-Auth-Request-User", "X-Auth-Request-Email", "X-Auth-Request-Redirect", "Remote-User", "Remote-Groups", "X-Remote-User", "X-Remote-Addr",
 		"X-Webauth-User", "X-Authentik-Username", "X-Goog-Authenticated-User-Email", "X-Ms-Client-Principal", "X-Amzn-Oidc-Data", "Cf-Access-Authenticated-User-Email",
-		"X-Real-Ip", "X-Client-Ip", "True-Client-Ip", "Client-Ip", "Cf-Connecting-Ip", "X-Cluster-Client-Ip", "X-Host", "X-Scheme", "Front-End-Https",
+		"X-Real-Ip", "X-Client-Ip", "True-Client-Ip", "Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "Cf-Pseudo-Ipv4", "Oidc-Claim-Sub", "Tailscale-User-Login", "Auth-User", "X-Cluster-Client-Ip", "X-Host", "X-Scheme", "Front-End-Https",
 		"X-Original-Url", "X-Original-Uri", "X-Original-Method", "X-Rewrite-Url", "X-Http-Method-Override", "X-Method-Override", "X-Http-Method",
 		"Client-Cert", "Client-Cert-Chain", "X-Ssl-Client-Verify", "X-Ssl-Cert", "Ssl-Client-Cert", "X-Client-Cert", "X-Client-Verify", "X-Client-Dn", "X-Arr-Clientcert",
 		"Proxy", "Proxy-Authorization", "Proxy-Connection", "X-Request-Id", "Http2-Settings",
@@ -82,6 +82,9 @@ func TestLongestClaimIsTheBuffer(t *testing.T) {
 		for _, f := range families {
 			if len(f) > longestClaim {
 				t.Errorf("%q is longer than the buffer", f)
+			}
+			if !claims(f) || !claims(f+"-whatever") || !claims("_"+strings.ToUpper(f)) {
+				t.Errorf("%q is no claim", f)
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"net/http"
-	"net/url"
 
 	"postern/proxy/page"
 	"postern/session"
@@ -25,7 +24,7 @@ func (p *Proxy) logout(x *exchange) {
 		p.pages.Confirm(x, x.r, page.Confirm{
 			Title: "Sign out?", Text: "You will be signed out of this application and at the identity provider.",
 			Action: p.prefix + "/logout", Button: "Sign out", Cancel: "/",
-			FormAction: p.endSessionOrigins(), RequestID: x.client.RequestID,
+			RequestID: x.client.RequestID,
 		})
 		return
 	}
@@ -57,7 +56,7 @@ func (p *Proxy) logout(x *exchange) {
 		state, err := p.attempts.ring.Seal("logout", []byte(x.origin.String()))
 		if err == nil {
 			if address, ok := pr.idp.EndSessionURL(s.Tokens.ID, x.origin.String()+p.prefix+"/logout/callback", state); ok {
-				p.redirect(x, address)
+				p.leaveFor(x, address)
 				return
 			}
 		}
@@ -90,6 +89,17 @@ func (p *Proxy) notSignedOut(x *exchange, err error) {
 	p.notice(x, http.StatusServiceUnavailable, noticeNotSignedOut, page.Link{Text: "Try again", URL: p.prefix + "/logout", Primary: true})
 }
 
+// leaveFor sends the browser to the provider. After a form of ours it goes by a page: browsers hold a form's redirects to the form-action of its
+// page, and a provider may send them on to origins that nobody here knows.
+func (p *Proxy) leaveFor(x *exchange, address string) {
+	if x.r.Method == http.MethodPost && wantsHTML(x.r) {
+		p.own(x.Header())
+		p.pages.Continue(x, x.r, "Signing out", address)
+		return
+	}
+	p.redirect(x, address)
+}
+
 // signedOut is where the provider sends the browser after its own sign-out. The state is only looked at for the log: by then nothing is left that it
 // could protect, and a missing or foreign one must land safely.
 func (p *Proxy) signedOut(x *exchange) {
@@ -99,19 +109,6 @@ func (p *Proxy) signedOut(x *exchange) {
 		}
 	}
 	p.notice(x, http.StatusOK, noticeSignedOut, p.startLink(x, "/", false))
-}
-
-// endSessionOrigins are where a sign-out form is redirected; browsers hold form-action against redirects too.
-func (p *Proxy) endSessionOrigins() []string {
-	var origins []string
-	for _, pr := range p.providers {
-		if address, ok := pr.idp.EndSessionURL("", "", ""); ok {
-			if u, err := url.Parse(address); err == nil {
-				origins = append(origins, u.Scheme+"://"+u.Host)
-			}
-		}
-	}
-	return origins
 }
 
 func hasCookie(r *http.Request, name string) bool { return len(r.CookiesNamed(name)) > 0 }

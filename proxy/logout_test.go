@@ -15,10 +15,10 @@ func TestSignOutEndsTheSessionHereAndAtTheProvider(t *testing.T) {
 	b.Go("/").Received(t)
 	value := b.Cookie(sessionCookie).Value
 	a := b.Post("/oauth2/logout", nil)
-	if a.StatusCode != http.StatusSeeOther {
+	if a.StatusCode != http.StatusOK || a.Header.Get("Location") != "" { // a page: form-action would hold a redirect
 		t.Fatalf("%s %s", a.Status, a.Text)
 	}
-	u := mustURL(t, a.Header.Get("Location"))
+	u := mustURL(t, a.Onward())
 	q := u.Query()
 	if !strings.HasPrefix(u.String(), s.Provider.URL) || q.Get("id_token_hint") == "" || q.Get("post_logout_redirect_uri") != s.URL+"/oauth2/logout/callback" || q.Get("state") == "" {
 		t.Errorf("end_session: %s", u)

@@ -60,10 +60,7 @@ func (p *Proxy) serve(x *exchange) {
 		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New(why))
 		return
 	}
-	x.target = path
-	if query != "" {
-		x.target += query
-	}
+	x.target = path + query
 	x.path = canonicalPath(path)
 	if !p.routes.knowsHost(x.client.Host) {
 		p.refuse(x, http.StatusMisdirectedRequest, "unknown_host", nil)
@@ -75,6 +72,11 @@ func (p *Proxy) serve(x *exchange) {
 		return
 	}
 	x.route = p.routes.match(x.client.Host, x.path, x.r.Method)
+	if literal := literalPath(path); literal != x.path && p.routes.match(x.client.Host, literal, x.r.Method) != x.route {
+		// "/public;x/admin" is below /public to servlet containers, and below / to others.
+		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New("path parameters change the route"))
+		return
+	}
 	if x.route == nil {
 		p.refuse(x, http.StatusNotFound, "no_route", nil)
 		return

@@ -18,6 +18,8 @@ func (p *Proxy) render(x *exchange) {
 	}
 	switch v.Kind {
 	case verdictAllow:
+		began := p.now()
+		defer func() { x.upstream = p.now().Sub(began) }()
 		x.route.upstream.serve(x, x.r, forward{Session: v.Session, Client: x.client, KeepAuthorization: v.Session == nil})
 	case verdictSignIn:
 		p.askToSignIn(x)
@@ -83,14 +85,16 @@ var (
 
 // problems are the words for requests that reach no route or no application.
 var problems = map[int]words{
-	http.StatusBadRequest:          {code: "bad_request", title: "Bad request", text: "This address or request is not well-formed."},
-	http.StatusForbidden:           {code: "forbidden", title: "Not allowed", text: "This request came from another site and was refused."},
-	http.StatusNotFound:            {code: "not_found", title: "Nothing here", text: "There is no page at this address."},
-	http.StatusMethodNotAllowed:    {code: "method_not_allowed", title: "Method not allowed", text: "This address does not take requests of this kind."},
-	http.StatusMisdirectedRequest:  {code: "misdirected", title: "Unknown host", text: "This server does not serve that host name."},
-	http.StatusInternalServerError: {code: "internal", title: "Something went wrong here", text: "Please try again. If it happens again, name the request to the people who run this site."},
-	http.StatusBadGateway:          {code: "bad_gateway", title: "The application does not answer", text: "It could not be reached. Please try again shortly."},
-	http.StatusGatewayTimeout:      {code: "gateway_timeout", title: "The application takes too long", text: "It did not answer in time. Please try again."},
+	http.StatusBadRequest:            {code: "bad_request", title: "Bad request", text: "This address or request is not well-formed."},
+	http.StatusForbidden:             {code: "forbidden", title: "Not allowed", text: "This request came from another site and was refused."},
+	http.StatusNotFound:              {code: "not_found", title: "Nothing here", text: "There is no page at this address."},
+	http.StatusMethodNotAllowed:      {code: "method_not_allowed", title: "Method not allowed", text: "This address does not take requests of this kind."},
+	http.StatusRequestTimeout:        {code: "request_timeout", title: "Too slow", text: "The request did not arrive in time. Please try again."},
+	http.StatusRequestEntityTooLarge: {code: "too_large", title: "Too large", text: "This is more than may be sent here."},
+	http.StatusMisdirectedRequest:    {code: "misdirected", title: "Unknown host", text: "This server does not serve that host name."},
+	http.StatusInternalServerError:   {code: "internal", title: "Something went wrong here", text: "Please try again. If it happens again, name the request to the people who run this site."},
+	http.StatusBadGateway:            {code: "bad_gateway", title: "The application does not answer", text: "It could not be reached. Please try again shortly."},
+	http.StatusGatewayTimeout:        {code: "gateway_timeout", title: "The application takes too long", text: "It did not answer in time. Please try again."},
 }
 
 // endedSentences tell people why they have to sign in again.

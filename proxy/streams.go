@@ -190,9 +190,8 @@ type socket struct {
 	frames frames
 	ending bool // the next frame boundary is the end
 	ended  bool // nothing more goes to the client
-	grace  *time.Timer
 
-	closeOnce sync.Once
+	endOnce, closeOnce sync.Once
 }
 
 // Read reads from the client.
@@ -230,17 +229,16 @@ func (c *socket) Write(p []byte) (int, error) {
 
 // end asks the client to go away. Its answer still reaches the application, which then ends its side; after the grace both are closed.
 func (c *socket) end() {
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(closeGrace)) // a Write that hangs on a slow client lets go
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ending {
-		return
-	}
-	c.ending = true
-	c.grace = time.AfterFunc(closeGrace, func() { _ = c.Close() })
-	if c.frames.boundary() {
-		c.sayGoodbye()
-	}
+	c.endOnce.Do(func() {
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(closeGrace)) // a Write that hangs on a slow client lets go of mu
+		time.AfterFunc(closeGrace, func() { _ = c.Close() })
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.ending = true
+		if c.frames.boundary() {
+			c.sayGoodbye()
+		}
+	})
 }
 
 // sayGoodbye writes the close frame, unless the application has sent one. The caller holds mu.
@@ -257,11 +255,6 @@ func (c *socket) Close() error {
 	c.closeOnce.Do(func() {
 		c.streams.remove(c)
 		err = c.Conn.Close()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.grace != nil {
-			c.grace.Stop()
-		}
 	})
 	return err
 }

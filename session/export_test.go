@@ -1,5 +1,7 @@
 package session
 
+import "postern/session/seal"
+
 // Decode decodes what a store would hold behind the seal.
 func Decode(payload []byte) (*Session, error) {
 	c, err := newCodec()
@@ -26,4 +28,17 @@ func (m *Manager) Flights() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.flights)
+}
+
+// Newer is the record of s as a newer binary might write it.
+func (m *Manager) Newer(s *Session) (Record, error) {
+	payload, err := m.codec.encode(s)
+	if err != nil {
+		return Record{}, err
+	}
+	payload[0]++
+	n := *s
+	n.Version++
+	sealed, err := seal.Encrypt(&s.dataKey, payload, m.place(s.key, n.Version))
+	return Record{Version: n.Version, Sealed: sealed}, err
 }

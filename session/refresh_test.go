@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/session"
+	"postern/session/memstore"
 )
 
 // refreshed signs Alice in with a token of that life and returns what the tests need.
@@ -83,8 +84,9 @@ func TestStormOverReplicasIsOneExchange(t *testing.T) {
 	for _, notices := range []bool{true, false} {
 		t.Run(fmt.Sprintf("notices=%v", notices), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := replica(t, nil, nil)
-				rs := []*fixture{a, replica(t, a.store, nil), replica(t, a.store, nil)}
+				store := memstore.New(memstore.Options{})
+				a := replica(t, store, nil)
+				rs := []*fixture{a, replica(t, store, nil), replica(t, store, nil)}
 				for _, r := range rs {
 					if notices {
 						defer r.watch()()
@@ -201,7 +203,7 @@ func TestCloseWaitsForRefresh(t *testing.T) {
 			t.Error("closed before the rotated token was stored")
 		}
 		// Requests that still run get what is valid, and no new exchange begins.
-		time.Sleep(time.Hour)
+		time.Sleep(30 * time.Minute)
 		if _, err := f.Fresh(t.Context(), load(), p.refresh); !errors.Is(err, session.ErrUnavailable) {
 			t.Errorf("got %v", err)
 		}
@@ -496,7 +498,9 @@ func TestRejectedButAnotherReplicaHasWon(t *testing.T) {
 // leaseless is a store that gives every lease, as after a failover.
 type leaseless struct{ session.Store }
 
-func (leaseless) Acquire(context.Context, string, string, time.Duration) (bool, error) { return true, nil }
+func (leaseless) Acquire(context.Context, string, string, time.Duration) (bool, error) {
+	return true, nil
+}
 
 // S36, and the conformance test oidcc-client-test-refresh-token-invalid-sub: no token of someone else is ever used.
 func TestRefreshNeverChangesThePerson(t *testing.T) {
@@ -504,7 +508,9 @@ func TestRefreshNeverChangesThePerson(t *testing.T) {
 		"subject":    func(g *session.Grant) error { g.Subject = "mallory"; return nil },
 		"no subject": func(g *session.Grant) error { g.Subject = ""; return nil },
 		"issuer":     func(g *session.Grant) error { g.Issuer = "https://evil.example"; return nil },
-		"by idp":     func(*session.Grant) error { return &session.RefreshError{Kind: session.Invalid, Err: errors.New("sub")} },
+		"by idp": func(*session.Grant) error {
+			return &session.RefreshError{Kind: session.Invalid, Err: errors.New("sub")}
+		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f, p, load := refreshed(t, 10*time.Minute)

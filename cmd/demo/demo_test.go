@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"go.uber.org/goleak"
 )
 
 // TestMain lets the test's own binary be the demo, so that signals and exit codes can be seen.
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 func free(o options) options {
@@ -65,7 +66,9 @@ func newPerson(t *testing.T) *person {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &person{t: t, client: &http.Client{Jar: jar, Transport: &http.Transport{}}}
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &person{t: t, client: &http.Client{Jar: jar, Transport: transport}}
 }
 
 // goTo navigates: with a form it posts.
@@ -151,7 +154,7 @@ func TestMainJob(t *testing.T) {
 	if ada.at.RawQuery != "from=a+link" {
 		t.Errorf("came back to %s", ada.at)
 	}
-	for _, want := range []string{"Bearer ", "ada@example.com", "wiki-users,admins", "The access token ends in"} {
+	for _, want := range []string{"Bearer ", "ada@example.com", "wiki-users,admins", "Remaining life of the access token"} {
 		if !strings.Contains(html.UnescapeString(ada.page), want) {
 			t.Errorf("the headers page lacks %q:\n%s", want, ada.page)
 		}
@@ -351,7 +354,7 @@ func TestInterrupt(t *testing.T) {
 		}
 	}
 	found := regexp.MustCompile(`Application +(http://\S+)`).FindStringSubmatch(said.String())
-	resp, err := http.Get(found[1] + "/clock")
+	resp, err := newPerson(t).client.Get(found[1] + "/clock")
 	if err != nil {
 		t.Fatal(err)
 	}

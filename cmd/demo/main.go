@@ -73,6 +73,9 @@ func run(ctx context.Context, o options, out, logs io.Writer) error {
 		level = slog.LevelError
 	}
 	d, err := start(ctx, o, out, slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: level})))
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // Ctrl-C before everything was up
+	}
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func newProvider(issuer, publicURL string, tokenLife time.Duration, log *slog.Lo
 	})
 	s.SetTokenTTL(tokenLife)
 	s.AddClient(idptest.Client{
-		ID: clientID, Secret: clientSecret,
+		ID: clientID, Name: "The Old Wiki", Secret: clientSecret,
 		RedirectURIs:           []string{publicURL + "/oauth2/callback"},
 		PostLogoutRedirectURIs: []string{publicURL + "/oauth2/logout/callback"},
 	})

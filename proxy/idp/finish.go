@@ -96,9 +96,9 @@ func (p *Provider) readResponse(m *metadata, f Finish) (code string, err error) 
 		return "", badAnswer("authorization response did not come by response_mode %s", p.responseMode)
 	}
 	// RFC 9207 section 2.4, for errors too: a response of another provider must not make us send its code to this one.
-	if iss, ok := f.Params["iss"]; ok && iss[0] != p.issuer {
-		return "", badAnswer("authorization response is of another issuer (iss): %q", printable(brief(iss[0])))
-	} else if !ok && m.issRequired {
+	if iss := f.Params.Get("iss"); f.Params.Has("iss") && iss != p.issuer {
+		return "", badAnswer("authorization response is of another issuer (iss): %q", printable(brief(iss)))
+	} else if iss == "" && m.issRequired {
 		return "", badAnswer("authorization response does not name its issuer (iss), as this provider always does")
 	}
 	if f.Params.Has("error") {

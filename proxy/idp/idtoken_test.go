@@ -541,3 +541,35 @@ func TestKeysWaiterLeaves(t *testing.T) {
 		t.Errorf("got %d fetches, want 1", n)
 	}
 }
+
+// TestKeysCrowdWithBadKids is A163 with everyone at once: no one slips a fetch of its own in after another's has just ended.
+func TestKeysCrowdWithBadKids(t *testing.T) {
+	s, p := scripted(t)
+	foreign := newScript(t)
+	byCode, attempts := map[string]string{}, []idp.Begin{}
+	for i := range 200 {
+		b, claims := attempt(t, t.Context(), p, today)
+		byCode[fmt.Sprint(i)] = sign(t, foreign.newKey(t, fmt.Sprint("bad", i)), claims)
+		attempts = append(attempts, b)
+	}
+	s.set("/token", func(r *http.Request) (*http.Response, error) {
+		if err := r.ParseForm(); err != nil {
+			return nil, err
+		}
+		return reply(200, map[string]any{"access_token": "a", "id_token": byCode[r.PostForm.Get("code")]}), nil
+	})
+	var wg sync.WaitGroup
+	for i, b := range attempts {
+		wg.Go(func() {
+			_, err := p.Finish(t.Context(), idp.Finish{Params: map[string][]string{"code": {fmt.Sprint(i)}}, Secret: b.Secret, RedirectURI: callback})
+			if err == nil {
+				t.Error("a foreign token was accepted")
+			}
+		})
+	}
+	wg.Wait()
+	// Each token was seen with no keys at hand, or with those of the one fetch.
+	if n := s.count("/jwks"); n != 1 {
+		t.Errorf("got %d fetches, want 1", n)
+	}
+}

@@ -144,13 +144,29 @@ func (k *keySet) refetch(ctx context.Context, count int, id string) ([]jose.JSON
 	}
 	k.mu.Unlock()
 
-	err := k.flight.join(ctx, func() error { return k.update(context.WithoutCancel(ctx)) })
+	err := k.flight.join(ctx, func() error {
+		if done, err := k.since(count); done {
+			return err
+		}
+		return k.update(context.WithoutCancel(ctx))
+	})
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err != nil {
 		return nil, noKey(err, failedGap)
 	}
 	return k.keys, nil
+}
+
+// since reports whether a fetch has ended since the count-th, or a moment ago, and how: between a caller's look at the keys and the
+// start of its own fetch, someone else's may end.
+func (k *keySet) since(count int) (done bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.count != count {
+		return true, nil
+	}
+	return !k.failed.IsZero() && k.now().Sub(k.failed) < failedGap, k.failure
 }
 
 // noKey says that a token cannot be judged for now.

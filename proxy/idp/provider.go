@@ -269,7 +269,7 @@ func (p *Provider) Run(ctx context.Context) error {
 	retry := firstRetry
 	for ctx.Err() == nil {
 		wait := rediscover
-		if err := p.discover(ctx); err != nil {
+		if err := p.discover(ctx, 0); err != nil {
 			limit := lastRetry
 			if p.Discovered() {
 				limit = lateRetry
@@ -293,13 +293,13 @@ func (p *Provider) Run(ctx context.Context) error {
 	return nil
 }
 
-// discover makes one attempt, or joins the one that is under way. The attempt does not end with ctx, as others may wait for it.
-func (p *Provider) discover(ctx context.Context) error {
+// discover makes one attempt, or joins the one that is under way, unless one has ended less than gap ago. The attempt does not end
+// with ctx, as others may wait for it.
+func (p *Provider) discover(ctx context.Context, gap time.Duration) error {
 	return p.discovery.join(ctx, func() error {
-		p.mu.Lock()
-		p.began = p.now()
-		p.mu.Unlock()
-
+		if !p.start(gap) {
+			return ErrNotDiscovered
+		}
 		old := p.meta.Load()
 		m, err := p.fetchMetadata(context.WithoutCancel(ctx), old)
 		if err == nil {
@@ -317,6 +317,18 @@ func (p *Provider) discover(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// start notes that an attempt begins, or that it is too soon for one. Only here nothing can have ended since it was looked at.
+func (p *Provider) start(gap time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	if !p.ended.IsZero() && now.Sub(p.ended) < gap {
+		return false
+	}
+	p.began = now
+	return true
 }
 
 // settle notes how an attempt ended, and returns the problem of the one before.
@@ -349,7 +361,7 @@ func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
 	if wait > 0 {
 		ctx, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
-		_ = p.discover(ctx) // its problem is noted
+		_ = p.discover(ctx, healEvery) // its problem is noted
 		if m := p.meta.Load(); m != nil {
 			return m, nil
 		}

@@ -477,11 +477,11 @@ func FuzzTokenAnswer(f *testing.F) {
 	const canary = "canary-c0de"
 	f.Fuzz(func(t *testing.T, status int, body []byte, retryAfter string) {
 		if status < 100 || status > 999 {
-			t.Skip()
+			return
 		}
 		s, p := scripted(t)
 		s.set("/token", func(*http.Request) (*http.Response, error) {
-			return reply(status, append(body, canary[:0]...), "Retry-After", retryAfter), nil
+			return reply(status, body, "Retry-After", retryAfter), nil
 		})
 		prev := before()
 		prev.Tokens.Refresh = canary

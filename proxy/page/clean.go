@@ -108,20 +108,6 @@ func safeURL(s string) string {
 	return s
 }
 
-// formAction returns the sources of a form-action directive: this origin and those of more that are origins.
-func formAction(more []string) string {
-	sources := []string{"'self'"}
-	for _, s := range more {
-		u, err := url.Parse(s)
-		if err != nil || !isOrigin(u) {
-			continue
-		}
-		// The origin alone: a directive's path does not hold for redirects, and could not be quoted.
-		sources = append(sources, u.Scheme+"://"+u.Host)
-	}
-	return strings.Join(sources, " ")
-}
-
 // isOrigin reports whether u has an origin of http(s) whose host is written plainly: in a Content-Security-Policy ; , and spaces
 // divide, and * is anyone.
 func isOrigin(u *url.URL) bool {

@@ -99,9 +99,6 @@ type Confirm struct {
 	Cancel string
 	// Fields are posted along.
 	Fields map[string]string
-	// FormAction lists further origins to which the answer to the form may redirect, since browsers hold a form's redirects to the
-	// page's form-action as well. The page's own origin is always allowed.
-	FormAction []string
 	// RequestID lets an operator find the request in the log.
 	RequestID string
 }
@@ -122,8 +119,6 @@ type SessionView struct {
 	SignOut, SignIn, Home string
 	// Fields are posted with the sign-out form.
 	Fields map[string]string
-	// FormAction is as in [Confirm].
-	FormAction []string
 	// RequestID lets an operator find the request in the log.
 	RequestID string
 }
@@ -176,7 +171,7 @@ func (p *Pages) Confirm(w http.ResponseWriter, r *http.Request, c Confirm) {
 		Cancel:    safeURL(c.Cancel),
 		Fields:    fields(c.Fields),
 		RequestID: line(c.RequestID),
-	}, policy{formAction: formAction(c.FormAction)})
+	}, policy{formAction: "'self'"})
 }
 
 // Session writes the page about a person's session, or about there being none.
@@ -190,16 +185,16 @@ func (p *Pages) Session(w http.ResponseWriter, r *http.Request, s SessionView) {
 	if v.Known {
 		v.Heading = "You are signed in"
 	}
-	p.write(w, r, http.StatusOK, "session", v, policy{formAction: formAction(s.FormAction)})
+	p.write(w, r, http.StatusOK, "session", v, policy{formAction: "'self'"})
 }
 
-// Continue writes a page that goes on to url by itself. It is for the end of a sign-in when the session cookie is SameSite=Strict:
-// a redirect would still count as coming from the provider's site and would not carry the cookie. An address that is not relative or
-// http(s) becomes /.
-func (p *Pages) Continue(w http.ResponseWriter, r *http.Request, url string) {
+// Continue writes a page that goes on to url by itself, where a redirect would not do: after a sign-in whose session cookie is
+// SameSite=Strict, which a redirect that comes from the provider's site would not carry; and after a form, whose redirects browsers hold to
+// the form-action of its page, wherever a provider may send them. An address that is not relative or http(s) becomes /.
+func (p *Pages) Continue(w http.ResponseWriter, r *http.Request, title, url string) {
 	url = cmp.Or(safeURL(url), "/")
 	p.write(w, r, http.StatusOK, "continue", view{
-		Heading: "You are signed in",
+		Heading: line(title),
 		// Not "url={{.}}" in the template: that would rewrite characters of the address which an application may count on.
 		Refresh: "0; url=" + url,
 		URL:     url,
@@ -270,9 +265,11 @@ func vary(h http.Header, names ...string) {
 			have = append(have, strings.ToLower(strings.TrimSpace(name)))
 		}
 	}
-	for _, name := range names {
-		if !slices.Contains(have, strings.ToLower(name)) && !slices.Contains(have, "*") {
-			h.Add("Vary", name)
-		}
+	if slices.Contains(have, "*") {
+		return
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(have, strings.ToLower(name)) })
+	if len(names) > 0 {
+		h.Add("Vary", strings.Join(names, ", "))
 	}
 }

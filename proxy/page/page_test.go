@@ -90,14 +90,13 @@ func samples() []sample {
 		})},
 		{"confirm", func(w http.ResponseWriter, r *http.Request) {
 			p.Confirm(w, r, page.Confirm{
-				Title:      "Sign out?",
-				Text:       "You will be signed out of all pages of Example Wiki, and of the identity provider.",
-				Action:     "/oauth2/logout",
-				Button:     "Sign out",
-				Cancel:     "/",
-				Fields:     map[string]string{"csrf": "c2VjcmV0", "rd": `/a?b="c"&d=<e>`},
-				FormAction: []string{"https://id.example.com"},
-				RequestID:  id,
+				Title:     "Sign out?",
+				Text:      "You will be signed out of all pages of Example Wiki, and of the identity provider.",
+				Action:    "/oauth2/logout",
+				Button:    "Sign out",
+				Cancel:    "/",
+				Fields:    map[string]string{"csrf": "c2VjcmV0", "rd": `/a?b="c"&d=<e>`},
+				RequestID: id,
 			})
 		}},
 		{"session", session(page.SessionView{
@@ -106,13 +105,12 @@ func samples() []sample {
 			SignedIn: clock.Add(-72 * time.Minute), Ends: clock.Add(10*time.Hour + 48*time.Minute),
 			IdleUntil: clock.Add(time.Hour), RefreshAt: clock.Add(4*time.Minute + 2*time.Second),
 			SignOut: "/oauth2/logout", Home: "/",
-			Fields:     map[string]string{"csrf": "c2VjcmV0"},
-			FormAction: []string{"https://id.example.com"},
+			Fields: map[string]string{"csrf": "c2VjcmV0"},
 		})},
 		{"session-bare", session(page.SessionView{User: "bob", SignedIn: clock, SignOut: "/oauth2/logout"})},
 		{"session-none", session(page.SessionView{Reason: "Your session ended because it was not used for a while.", SignIn: "/oauth2/start", Home: "/"})},
 		{"continue", func(w http.ResponseWriter, r *http.Request) {
-			p.Continue(w, r, `/wiki/Foo_(bar)?q=a|b&x="y"^{z}'#part`)
+			p.Continue(w, r, "You are signed in", `/wiki/Foo_(bar)?q=a|b&x="y"^{z}'#part`)
 		}},
 	}
 }
@@ -196,7 +194,7 @@ func TestHeaders(t *testing.T) {
 				frame, xfo = "*", ""
 			}
 			form := map[string]string{
-				"confirm": "'self' https://id.example.com", "session": "'self' https://id.example.com",
+				"confirm": "'self'", "session": "'self'",
 				"session-bare": "'self'", "session-none": "'self'",
 			}[s.name]
 			if form == "" {
@@ -329,7 +327,7 @@ func TestContinueGoesOn(t *testing.T) {
 		{"//evil.example", "/"},
 		{"/x\n0;url=//evil.example", "/"},
 	} {
-		res := get(t, func(w http.ResponseWriter, r *http.Request) { pages().Continue(w, r, tt.url) })
+		res := get(t, func(w http.ResponseWriter, r *http.Request) { pages().Continue(w, r, "You are signed in", tt.url) })
 		var got []string
 		for _, m := range find(parse(t, body(t, res)), "meta") {
 			if attr(m, "http-equiv") == "refresh" {

@@ -2,10 +2,12 @@ package proxytest
 
 import (
 	"encoding/json"
+	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -68,7 +70,7 @@ func (b *Browser) Go(address string) Answer {
 	for range maxHops {
 		a := b.Do(http.MethodGet, address, nil, map[string]string{"Sec-Fetch-Site": site})
 		b.Trail = append(b.Trail, a.URL)
-		location := a.Header.Get("Location")
+		location := a.Onward()
 		if location == "" {
 			return a
 		}
@@ -158,6 +160,16 @@ func (b *Browser) Cookie(name string) *http.Cookie {
 
 // Cookies are all that the browser would send to Postern.
 func (b *Browser) Cookies() []*http.Cookie { return b.Jar.Cookies(b.origin) }
+
+var refresh = regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^"]*)"`)
+
+// Onward is where the answer sends a browser by itself: by Location or by a page that goes on. Empty: nowhere.
+func (a Answer) Onward() string {
+	if m := refresh.FindStringSubmatch(a.Text); m != nil {
+		return html.UnescapeString(m[1])
+	}
+	return a.Header.Get("Location")
+}
 
 // Received reads the application's answer.
 func (a Answer) Received(t testing.TB) Received {

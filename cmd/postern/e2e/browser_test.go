@@ -175,6 +175,18 @@ func (b *browser) signOutAtProvider() {
 	b.click(`button[name=logout]`)
 }
 
+// arrives waits until the browser is at an address that begins so.
+func (b *browser) arrives(address string) {
+	b.t.Helper()
+	eventually(b.t, "the browser arrives at "+address, func() error {
+		if at := b.location(); !strings.HasPrefix(at, address) {
+			return errors.New(at)
+		}
+		return nil
+	})
+	must(b, "wait for the page", chromedp.WaitReady(chromedp.CSS("body")))
+}
+
 // cookies are those that the browser would send to an address.
 func (b *browser) cookies(address string) []*http.Cookie {
 	b.t.Helper()

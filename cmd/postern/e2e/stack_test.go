@@ -81,6 +81,10 @@ func startProvider(t *testing.T, s providerSettings) *provider {
 	p := &provider{url: providerURL(s.Port)}
 	listening := make(chan struct{})
 	p.process = start(t, "", []string{"PROVIDER=" + string(settings)}, func(line string) {
+		if !strings.HasPrefix(line, "{") { // advice to whoever runs it for real
+			fmt.Fprintf(t.Output(), "provider: %s\n", line)
+			return
+		}
 		var a tokenAnswer
 		if err := json.Unmarshal([]byte(line), &a); err != nil {
 			t.Errorf("the provider prints %q: %v", line, err)
@@ -161,6 +165,7 @@ func dataOf(t *testing.T, r *redistest.Server) string {
 type postern struct {
 	*process
 	origin string // where browsers find it
+	listen string // host:port
 	admin  string // the admin listener's URL
 
 	config string
@@ -172,12 +177,12 @@ type postern struct {
 func newPostern(t *testing.T, config []byte, port int, origin string, env ...string) *postern {
 	t.Helper()
 	admin := address(freePort(t))
-	p := &postern{origin: origin, admin: "http://" + admin, env: env}
+	p := &postern{origin: origin, listen: address(port), admin: "http://" + admin, env: env}
 	if origin == "" {
-		p.origin = "http://" + address(port)
+		p.origin = "http://" + p.listen
 	}
 	p.config = writeFile(t, t.TempDir(), "postern.yaml", config)
-	p.args = []string{"--config", p.config, "--listen", address(port), "--admin-listen", admin}
+	p.args = []string{"--config", p.config, "--listen", p.listen, "--admin-listen", admin}
 	return p
 }
 

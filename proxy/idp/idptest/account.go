@@ -66,7 +66,7 @@ func (s *Server) revocation(w http.ResponseWriter, r *http.Request) {
 // endSession is OpenID Connect RP-Initiated Logout 1.0.
 //
 // Flow: 1 the hint says which client and which session, even when it has expired · 2 the return address must be registered for that
-// client · 3 without a hint of this browser's session a person is asked, when there is one to ask · 4 the session and what it
+// client · 3 a person whose session the hint does not name is asked · 4 the session and what it
 // granted without offline_access ends · 5 back to the client, or a page.
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
 	var hinted, sid string
@@ -98,7 +98,7 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	b := s.browserOf(r)
-	sure := sid != "" && (b == nil || b.sid == sid)
+	sure := b == nil || sid != "" && b.sid == sid
 	if s.o.Interactive && !sure && !confirmed(r) {
 		s.askSignOut(w, r.Form, b)
 		return

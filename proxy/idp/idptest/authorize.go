@@ -1,7 +1,6 @@
 package idptest
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -89,7 +88,6 @@ func (s *Server) parseAuthorize(form url.Values) (req authRequest, page string, 
 		loginHint:   form.Get("login_hint"),
 		scope:       strings.Fields(form.Get("scope")),
 		maxAge:      -1,
-		asSent:      form,
 	}
 	req.hasChallenge = form.Has("code_challenge")
 	invalid := func(format string, args ...any) (authRequest, string, *refusal) {
@@ -237,8 +235,11 @@ func (s *Server) goBack(w http.ResponseWriter, r *http.Request, req authRequest,
 		return
 	}
 	w.Header().Set("Location", withQuery(req.redirectURI, answer))
-	// Not 302 or 307: after the sign-in form a browser must not post to the client (RFC 9700 section 4.12).
-	w.WriteHeader(cmp.Or(map[string]int{"POST": http.StatusSeeOther}[r.Method], http.StatusFound))
+	status := http.StatusFound
+	if r.Method == http.MethodPost {
+		status = http.StatusSeeOther // after the sign-in form a browser must not post to the client (RFC 9700 section 4.12)
+	}
+	w.WriteHeader(status)
 }
 
 // withQuery adds parameters to a URL that may have some.

@@ -2,7 +2,6 @@ package idptest
 
 import (
 	"crypto/sha256"
-	"net/url"
 	"time"
 )
 
@@ -67,7 +66,6 @@ type authRequest struct {
 	scope                                 []string
 	promptNone, promptLogin, hasChallenge bool
 	maxAge                                time.Duration // negative: not asked for
-	asSent                                url.Values
 }
 
 func newGrants() grants {

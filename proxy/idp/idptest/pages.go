@@ -34,6 +34,7 @@ func (s *Server) askWho(w http.ResponseWriter, req authRequest) {
 			delete(s.grants.pending, old)
 		}
 	}
+	client := s.clients[req.client].Name
 	s.grants.pending[name] = pending{request: req, expires: now.Add(pendingLife)}
 	s.mu.Unlock()
 	people := s.people()
@@ -41,7 +42,7 @@ func (s *Server) askWho(w http.ResponseWriter, req authRequest) {
 		people[i].Current = people[i].Sub == req.loginHint
 	}
 	s.show(w, http.StatusOK, "sign_in", map[string]any{
-		"Client": req.client, "People": people, "Action": s.EndpointURL(SignIn), "Request": name,
+		"Client": client, "People": people, "Action": s.EndpointURL(SignIn), "Request": name,
 	})
 }
 
@@ -137,7 +138,7 @@ func (s *Server) show(w http.ResponseWriter, status int, name string, data map[s
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy",
 		"default-src 'none'; style-src 'nonce-"+nonce+"'; script-src 'nonce-"+nonce+"'; base-uri 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Referrer-Policy", "same-origin") // with no-referrer the forms here would come from the origin "null"
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	if err := pages.ExecuteTemplate(w, name, data); err != nil {

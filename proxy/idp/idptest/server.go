@@ -53,6 +53,8 @@ type Options struct {
 type Client struct {
 	ID     string
 	Secret string
+	// Name is what the sign-in page calls it; default its ID.
+	Name string
 	// AuthMethod is client_secret_basic (the default, for a client with a secret), client_secret_post or none. Any other way is refused.
 	AuthMethod string
 	// RedirectURIs and PostLogoutRedirectURIs are matched as exact strings.
@@ -203,6 +205,7 @@ func (s *Server) AddClient(c Client) {
 			c.AuthMethod = "none"
 		}
 	}
+	c.Name = cmp.Or(c.Name, c.ID)
 	c.RedirectURIs, c.PostLogoutRedirectURIs = slices.Clone(c.RedirectURIs), slices.Clone(c.PostLogoutRedirectURIs)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -301,6 +301,11 @@ func TestCodeIsBoundAndSpent(t *testing.T) {
 	}
 
 	code := signIn(t, s)
+	stolen, err := post(t.Context(), s.EndpointURL(idptest.Token), basic("other", "x"), redemption(code))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(t, stolen, 400, "invalid_grant") // and another client does not spend it
 	first := ok(t, ask(t, s, redemption(code)))
 	refused(t, ask(t, s, redemption(code)), 400, "invalid_grant")
 	refused(t, ask(t, s, refresh(first.Refresh)), 400, "invalid_grant") // what the stolen code gave is revoked
@@ -598,6 +603,35 @@ func TestInteractiveSignInIsRemembered(t *testing.T) {
 	}
 }
 
+func TestMaxAge(t *testing.T) {
+	var mu sync.Mutex
+	now := time.Now()
+	s := world(t, func(o *idptest.Options) {
+		o.Interactive = true
+		o.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
+	})
+	browser := tab(t)
+	authorize := func(change ...string) (*url.URL, string) {
+		_, to, page := read(t)(browser.Get(s.EndpointURL(idptest.Authorize) + "?" + request(change...).Encode()))
+		return to, page
+	}
+	_, page := authorize()
+	form := url.Values{"request": {pendingName.FindStringSubmatch(page)[1]}, "sub": {"alice"}}
+	read(t)(browser.PostForm(s.EndpointURL(idptest.SignIn), form))
+	mu.Lock()
+	now = now.Add(time.Minute)
+	mu.Unlock()
+	if to, _ := authorize("max_age", "60"); !to.Query().Has("code") {
+		t.Errorf("recent enough: sent to %s", to)
+	}
+	if _, page := authorize("max_age", "59"); !pendingName.MatchString(page) {
+		t.Error("too long ago: not asked")
+	}
+	if to, _ := authorize("max_age", "59", "prompt", "none"); to.Query().Get("error") != "login_required" {
+		t.Errorf("too long ago, prompt=none: sent to %s", to)
+	}
+}
+
 func TestSignInPageRefusesForeignForms(t *testing.T) {
 	s := world(t, func(o *idptest.Options) { o.Interactive = true })
 	browser := tab(t)
@@ -634,6 +668,7 @@ func TestEndSession(t *testing.T) {
 		"no client":        {"post_logout_redirect_uri": {"http://app.test/bye"}},
 		"another's hint":   {"id_token_hint": {foreign.ID}, "post_logout_redirect_uri": {"http://app.test/bye"}},
 		"hint of nobody":   {"id_token_hint": {"x.y.z"}, "post_logout_redirect_uri": {"http://app.test/bye"}},
+		"only a bad hint":  {"id_token_hint": {"x.y.z"}},
 		"two clients":      hint("client_id", "other"),
 		"other, unlisted":  {"client_id": {"other"}, "post_logout_redirect_uri": {"http://app.test/bye"}},
 		"path is not free": hint("post_logout_redirect_uri", "http://app.test/bye/"),
@@ -669,6 +704,9 @@ func TestInteractiveSignOutAsksWithoutAHint(t *testing.T) {
 	}
 	if _, _, page := read(t)(browser.Get(s.URL)); !strings.Contains(page, "Nobody is signed in") {
 		t.Error("still signed in")
+	}
+	if _, to, _ := read(t)(browser.Get(s.EndpointURL(idptest.EndSession) + "?" + query.Encode())); to.Host != "app.test" {
+		t.Error("asked though nobody is signed in")
 	}
 }
 

@@ -235,7 +235,7 @@ func (s *Server) accessToken(i issue, set settings, now time.Time) string {
 	typ := func(header, _ map[string]any) { header["typ"] = "at+jwt" }
 	token := s.sign(claims, typ, i.client.Secret)
 	if missing := set.accessSize - len(token); missing > 0 {
-		claims["pad"] = random(missing*3/4) // base64
+		claims["pad"] = random(missing * 3 / 4) // base64
 		token = s.sign(claims, typ, i.client.Secret)
 	}
 	return token

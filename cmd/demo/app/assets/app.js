@@ -19,19 +19,17 @@ async function ask(url, out) {
 }
 
 function watchToken(box) {
-  let exp = Number(box.dataset.exp), id = box.dataset.id, full = 0, asking = false;
+  let exp = Number(box.dataset.exp), id = box.dataset.id, full = 0;
   const show = () => {
     const left = exp - Date.now() / 1000;
     full = Math.max(full, left);
-    at("left").textContent = left > 0 ? Math.ceil(left) + " s" : "over";
+    at("left").textContent = Math.max(0, Math.ceil(left)) + " s";
     at("bar").max = full;
     at("bar").value = Math.max(0, left);
   };
   const poll = async () => {
-    if (document.hidden || asking) return;
-    asking = true;
+    if (document.hidden) return;
     const got = await ask("/headers.json", at("state")).catch(() => { at("state").textContent = "no answer"; });
-    asking = false;
     if (!got || !got.bearer) return;
     at("state").textContent = "";
     if (got.bearer.id === id) return;
@@ -41,15 +39,20 @@ function watchToken(box) {
     ({ id, exp } = got.bearer);
     at("token").textContent = id;
     at("claims").textContent = got.bearer.claims;
-    for (const h of got.headers) {
-      const cell = document.querySelector('[data-header="' + CSS.escape(h.name) + '"]');
+    for (const h of got.headers) { // the other headers are about how this script asked
+      const cell = document.querySelector('.ours [data-header="' + CSS.escape(h.name) + '"]');
       if (cell) cell.textContent = h.values.join("\n");
     }
     show();
   };
   show();
   setInterval(show, 500);
-  setInterval(poll, 5000);
+  // Every five seconds, or more often when tokens live shorter than half a minute.
+  const again = async () => {
+    await poll();
+    setTimeout(again, 1000 * Math.min(5, Math.max(1, full / 6)));
+  };
+  setTimeout(again, 1000);
 }
 
 function live() {

@@ -1,0 +1,127 @@
+package config_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/config"
+)
+
+// newKey is what `postern keygen` prints.
+func newKey() string {
+	key := make([]byte, 32)
+	rand.Read(key)
+	return base64.RawURLEncoding.EncodeToString(key)
+}
+
+// pair writes a certificate and its key and returns both as PEM.
+func pair(t *testing.T) (cert, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kder, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kder}))
+}
+
+const filesFile = `server:
+  listen: ":443"
+  public_url: https://wiki.example.com
+  admin: {token: {file: "${DIR}/admin"}}
+  tls: {cert_file: "${DIR}/tls.crt", key_file: "${DIR}/tls.key"}
+session:
+  keys: [{file: "${DIR}/key1"}, {file: "${DIR}/key2"}]
+  store: {redis: {url: "rediss://redis.example.com", password: {file: "${DIR}/redis"}, ca_file: "${DIR}/ca.pem"}}
+providers:
+  corp: {issuer: "https://id.example.com", client_id: a, client_secret: {file: "${DIR}/client"}}
+routes:
+  - upstream: http://127.0.0.1:3000
+`
+
+func TestCheckFiles(t *testing.T) {
+	cert, key := pair(t)
+	_, otherKey := pair(t)
+	k1 := newKey()
+	good := map[string]string{"admin": "0123456789abcdef", "tls.crt": cert, "tls.key": key, "key1": k1 + "\n", "key2": newKey(), "redis": "p", "ca.pem": cert, "client": "s"}
+	for _, tt := range []struct {
+		name, file, text string // text "-" removes the file
+		mode             os.FileMode
+		want             string // "PATH|part of what"; "" for no problem
+	}{
+		{"all well", "", "", 0, ""},
+		{"admin token missing", "admin", "-", 0, "server.admin.token|cannot be read: no such file"},
+		{"admin token short", "admin", "hunter2", 0, "server.admin.token|shorter than 16"},
+		{"key of another certificate", "tls.key", otherKey, 0, "server.tls|cannot be used"},
+		{"certificate missing", "tls.crt", "-", 0, "server.tls.cert_file|cannot be read"},
+		{"session key short", "key1", "hunter2", 0, "session.keys[0]|"},
+		{"session key empty", "key2", "\n", 0, "session.keys[1]|is empty"},
+		{"session key twice", "key2", k1, 0, "session.keys[1]|same as a key before"},
+		{"password empty", "redis", "", 0, "session.store.redis.password|is empty"},
+		{"CA is no PEM", "ca.pem", "hunter2", 0, "session.store.redis.ca_file|holds no certificate"},
+		{"client secret missing", "client", "-", 0, "providers.corp.client_secret|cannot be read"},
+		{"client secret for all", "client", "s", 0o644, "providers.corp.client_secret|read or changed by every user"},
+		{"TLS key for all", "tls.key", key, 0o604, "server.tls.key_file|read or changed by every user"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range good {
+				write(t, filepath.Join(dir, name), text)
+			}
+			switch path := filepath.Join(dir, tt.file); {
+			case tt.file == "":
+			case tt.text == "-":
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				write(t, path, tt.text)
+				if tt.mode != 0 {
+					if err := os.Chmod(path, tt.mode); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			c, err := config.Parse("x.yaml", []byte(filesFile), env("DIR", dir))
+			if err != nil {
+				t.Fatal(err) // Parse never looks at the files
+			}
+			problems := c.CheckFiles()
+			if tt.want == "" {
+				if len(problems) > 0 {
+					t.Errorf("problems:\n%v", problems)
+				}
+				return
+			}
+			path, what, _ := strings.Cut(tt.want, "|")
+			if len(problems) != 1 || problems[0].Path != path || !strings.Contains(problems[0].What, what) || problems[0].Line == 0 {
+				t.Fatalf("problems:\n%v\nwant one at %s: …%s…", problems, path, what)
+			}
+			if problems[0].Warning != (tt.mode != 0) {
+				t.Errorf("warning = %v", problems[0].Warning)
+			}
+			if strings.Contains(fmt.Sprint(problems), "hunter2") || strings.Contains(fmt.Sprint(problems), dir) {
+				t.Errorf("tells a secret: %v", problems)
+			}
+		})
+	}
+}

@@ -1,0 +1,150 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/session"
+	"postern/session/redisstore"
+	"postern/session/redistest"
+)
+
+func redisStore(t testing.TB, server *redistest.Server) session.Store {
+	t.Helper()
+	// Longer than in production: these tests are about what happens, on machines that are busy.
+	s, err := redisstore.New(redisstore.Options{URL: server.URL(), KeyPrefix: "test:", Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestRedisStormOverReplicas(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{Forgetful: true})
+	var rs []*fixture
+	for range 3 {
+		r := replica(t, redisStore(t, server), nil)
+		r.watch()
+		rs = append(rs, r)
+	}
+	g := rs[0].grant(time.Hour)
+	g.Tokens.Obtained, g.Tokens.Expiry = g.Tokens.Obtained.Add(-2*time.Hour), g.Tokens.Obtained.Add(-time.Hour)
+	_, h := rs[0].signIn(g, session.CreateOptions{})
+	p := rs[0].provider(time.Hour)
+	p.delay = 500 * time.Millisecond
+	var wg sync.WaitGroup
+	for i := range 300 {
+		wg.Go(func() {
+			r := rs[i%3]
+			s, err := r.load(h)
+			if err != nil {
+				t.Errorf("load: %v", err)
+				return
+			}
+			if got, err := r.Fresh(t.Context(), s, p.refresh); err != nil || got.Tokens.Access != "access-1" {
+				t.Errorf("fresh: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(p.calls()); n != 1 {
+		t.Errorf("%d exchanges, want 1", n)
+	}
+}
+
+func TestRedisEndDuringRefresh(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{Forgetful: true})
+	f := replica(t, redisStore(t, server), func(o *session.Options) { o.MaxPerUser = 0 })
+	other := replica(t, redisStore(t, server), nil)
+	for i := range 200 {
+		g := f.grant(time.Hour)
+		g.Tokens.Obtained, g.Tokens.Expiry = g.Tokens.Obtained.Add(-2*time.Hour), g.Tokens.Obtained.Add(-time.Hour)
+		s, h := f.signIn(g, session.CreateOptions{})
+		p := f.provider(time.Hour)
+		var wg sync.WaitGroup
+		wg.Go(func() { f.Fresh(t.Context(), s, p.refresh) })
+		wg.Go(func() {
+			time.Sleep(time.Duration(i%20) * 20 * time.Microsecond)
+			if n, err := other.EndMatching(t.Context(), session.Match{SignIn: s.SignIn}, session.ReasonBackChannel); n != 1 || err != nil {
+				t.Errorf("ended %d: %v", n, err)
+			}
+		})
+		wg.Wait()
+		for _, r := range []*fixture{f, other} {
+			_, err := r.load(h)
+			ended(t, err, session.ReasonBackChannel)
+		}
+	}
+}
+
+func TestRedisOutage(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	f := replica(t, redisStore(t, server), nil)
+	f.watch()
+	_, h := f.signIn(f.grant(0), session.CreateOptions{})
+	f.mustLoad(h)
+	server.Stop()
+	f.clock.advance(6 * time.Second)
+	if _, err := f.load(h); !errors.Is(err, session.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+	server.Start()
+	if _, err := f.load(h); err != nil {
+		t.Errorf("after the restart: %v", err)
+	}
+}
+
+func TestRedisLimit(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{Forgetful: true})
+	f := replica(t, redisStore(t, server), func(o *session.Options) { o.MaxPerUser = 1 })
+	_, first := f.signIn(f.grant(0), session.CreateOptions{})
+	f.clock.advance(time.Second)
+	_, second := f.signIn(f.grant(0), session.CreateOptions{})
+	_, err := f.load(first)
+	ended(t, err, session.ReasonLimit)
+	f.mustLoad(second)
+}
+
+// A185: whoever reads Redis learns nothing about anybody.
+func TestRedisDumpHoldsNothing(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	f := replica(t, redisStore(t, server), nil)
+	g := f.grant(time.Hour)
+	g.SID = "sid-of-alice"
+	g.Tokens.Access, g.Tokens.ID = jwt(1193, "at"), jwt(950, "id")
+	s, h := f.signIn(g, session.CreateOptions{Browser: "Firefox"})
+	f.signIn(g, session.CreateOptions{Browser: "Firefox"})
+	if _, err := f.Refresh(t.Context(), s, f.provider(time.Hour).refresh); err != nil {
+		t.Fatal(err)
+	}
+	dump := server.Dump()
+	if !strings.Contains(dump, s.Key()) {
+		t.Fatal("the dump misses the session")
+	}
+	access := strings.Split(g.Tokens.Access, ".")
+	cookie := strings.TrimPrefix(h.Get("Cookie"), "__Host-postern=")
+	for _, secret := range []string{
+		access[1][:20], access[2][:20], "refresh-", "access-", "sid-of", alice, "alice", "Liddell", "corp.example", "idp.example", "dev", "openid",
+		"Firefox", s.SignIn, cookie[:20],
+	} {
+		if strings.Contains(dump, secret) {
+			t.Errorf("redis holds %q", secret)
+		}
+	}
+}
+
+func BenchmarkLoadRedis(b *testing.B) {
+	server := redistest.Start(b, redistest.Options{Forgetful: true})
+	m, h := benchManager(b, redisStore(b, server), 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.Load(context.Background(), h); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
