@@ -188,14 +188,27 @@ type socket struct {
 
 	mu     sync.Mutex // guards writes to Conn and what follows
 	frames frames
+	opened bool // the handshake is answered: frames follow
 	ending bool // the next frame boundary is the end
 	ended  bool // nothing more goes to the client
 
-	endOnce, closeOnce sync.Once
+	openOnce, endOnce, closeOnce sync.Once
+}
+
+// open takes note that the reverse proxy has answered the handshake, which it writes past us: it reads and writes frames only after that. A
+// close frame before it would be garbage to the client.
+func (c *socket) open() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened = true
+	if c.ending {
+		c.sayGoodbye()
+	}
 }
 
 // Read reads from the client.
 func (c *socket) Read(p []byte) (int, error) {
+	c.openOnce.Do(c.open)
 	if c.early != nil {
 		if n := c.early.Buffered(); n > 0 {
 			return c.early.Read(p[:min(n, len(p))])
@@ -207,6 +220,7 @@ func (c *socket) Read(p []byte) (int, error) {
 
 // Write writes to the client. After the close frame what the application still says is dropped.
 func (c *socket) Write(p []byte) (int, error) {
+	c.openOnce.Do(c.open)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
@@ -235,7 +249,7 @@ func (c *socket) end() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.ending = true
-		if c.frames.boundary() {
+		if c.opened && c.frames.boundary() {
 			c.sayGoodbye()
 		}
 	})

@@ -381,6 +381,21 @@ func TestGoodbyeStandsAtAFrameBoundary(t *testing.T) {
 	}
 }
 
+// A drain may come between the hijack and the answer to the handshake.
+func TestNoGoodbyeBeforeTheHandshakeIsAnswered(t *testing.T) {
+	client, server := net.Pipe()
+	got := make(chan []byte)
+	go func() { b, _ := io.ReadAll(client); got <- b }()
+	c := &socket{Conn: server, streams: newStreams()}
+	c.end()
+	_, _ = io.WriteString(server, "HTTP/1.1 101 \r\n\r\n") // as the reverse proxy does
+	_, _ = c.Write(frame(2, 5))
+	c.Close()
+	if b := <-got; string(b) != "HTTP/1.1 101 \r\n\r\n"+string(goingAway[:]) {
+		t.Errorf("the client gets %q", b)
+	}
+}
+
 func TestNoGoodbyeAfterTheApplicationsOwn(t *testing.T) {
 	client, server := net.Pipe()
 	got := make(chan []byte)

@@ -42,3 +42,6 @@ func (m *Manager) Newer(s *Session) (Record, error) {
 	sealed, err := seal.Encrypt(&s.dataKey, payload, m.place(s.key, n.Version))
 	return Record{Version: n.Version, Sealed: sealed}, err
 }
+
+// Place is what a record under key is bound to.
+func (m *Manager) Place(key string, version int64) string { return string(m.place(key, version)) }

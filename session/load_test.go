@@ -238,6 +238,26 @@ func TestLoadRefusesSwappedValues(t *testing.T) {
 	}
 }
 
+// Each session has its own key, so that this is the second lock of that door.
+func TestValuesAreBoundToTheirPlace(t *testing.T) {
+	with := func(change func(*session.Options)) *fixture { return replica(t, nil, change) }
+	f := with(nil)
+	places := map[string]string{}
+	for name, place := range map[string]string{
+		"this": f.Place("key", 1), "key": f.Place("kez", 1), "version": f.Place("key", 2), "large version": f.Place("key", 257),
+		"deployment": with(func(o *session.Options) { o.Deployment = "other:" }).Place("key", 1),
+		"issuer":     with(func(o *session.Options) { o.Issuer = "https://other.example" }).Place("key", 1),
+		"client":     with(func(o *session.Options) { o.ClientID = "other" }).Place("key", 1),
+		// V-27: parts must not run into each other.
+		"shifted": with(func(o *session.Options) { o.Deployment, o.Issuer = "test:h", issuer[1:] }).Place("key", 1),
+	} {
+		if other, ok := places[place]; ok {
+			t.Errorf("%s and %s have the same place", name, other)
+		}
+		places[place] = name
+	}
+}
+
 func TestAbsentIsNotBroken(t *testing.T) {
 	f := replica(t, nil, nil)
 	s, h := f.signIn(f.grant(0), session.CreateOptions{})

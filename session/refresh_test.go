@@ -302,8 +302,8 @@ func TestLostAnswerOfWriteIsSettled(t *testing.T) {
 		if n := f.store.count("swap"); n != 1 {
 			t.Errorf("written %d times though the first was taken", n)
 		}
-		if other := replica(t, f.store.Store, nil); other.Flights() != 0 {
-			t.Error("unexpected flight")
+		if n := strings.Count(f.logged(), "session refreshed"); n != 1 {
+			t.Errorf("taken for a write of someone else: logged %d times", n)
 		}
 		if got := load(); got.Version != 2 {
 			t.Errorf("version %d", got.Version)
@@ -815,6 +815,55 @@ func TestExpiredTokensCauseNoStorm(t *testing.T) {
 		}
 		if n := len(p.calls()); n != 1 {
 			t.Errorf("%d exchanges for 100 requests", n)
+		}
+	})
+}
+
+// The copy in this process does not know that it is over: the refresh token of an ended session is not even sent.
+func TestNothingIsSentForAnEndedSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, p, load := refreshed(t, 10*time.Minute)
+		b := replica(t, a.store, nil)
+		time.Sleep(10 * time.Minute)
+		s := load()
+		if _, err := b.EndMatching(t.Context(), session.Match{Subject: alice}, session.ReasonBackChannel); err != nil {
+			t.Fatal(err)
+		}
+		_, err := a.Fresh(t.Context(), s, p.refresh)
+		ended(t, err, session.ReasonBackChannel)
+		if n := len(p.calls()); n != 0 {
+			t.Errorf("sent %d times", n)
+		}
+	})
+}
+
+// A slow read that began before a refresh must not bring back the spent token.
+func TestSlowReadDoesNotUndoRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p, load := refreshed(t, 10*time.Minute)
+		s := load()
+		read := make(chan struct{})
+		var first sync.Once
+		f.store.set(nil, func(op string) error {
+			if op == "get" {
+				first.Do(func() { <-read })
+			}
+			return nil
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if got := load(); got.Tokens.Access != "access-1" {
+				t.Errorf("the slow read yields %s", got.Tokens.Access)
+			}
+		})
+		synctest.Wait()
+		if _, err := f.Refresh(t.Context(), s, p.refresh); err != nil {
+			t.Error(err)
+		}
+		close(read)
+		wg.Wait()
+		if got := load(); got.Tokens.Access != "access-1" {
+			t.Errorf("then %s", got.Tokens.Access)
 		}
 	})
 }

@@ -99,7 +99,17 @@ func (p *person) goTo(target string, form url.Values) {
 		p.t.Fatal(err)
 	}
 	p.at, p.status, p.page = resp.Request.URL, resp.StatusCode, string(text)
+	if next := goesOn.FindStringSubmatch(p.page); next != nil {
+		to, err := p.at.Parse(html.UnescapeString(next[1]))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.goTo(to.String(), nil)
+	}
 }
+
+// goesOn finds where a page goes on by itself.
+var goesOn = regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^"]+)"`)
 
 // see fails unless the page is answered with status, at path, and says text.
 func (p *person) see(status int, path, text string) {

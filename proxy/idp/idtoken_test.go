@@ -568,8 +568,53 @@ func TestKeysCrowdWithBadKids(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// Each token was seen with no keys at hand, or with those of the one fetch.
-	if n := s.count("/jwks"); n != 1 {
-		t.Errorf("got %d fetches, want 1", n)
+	// The first keys, and once more for tokens that may be newer than these.
+	if n := s.count("/jwks"); n > 2 {
+		t.Errorf("got %d fetches, want 2 at most", n)
+	}
+}
+
+// TestKeysOlderThanTheToken: a fetch that was under way before the provider changed its key says nothing about a token of the new one.
+func TestKeysOlderThanTheToken(t *testing.T) {
+	s, p := scripted(t)
+	old := s.key
+	good := s.on["/jwks"]
+	begun, release := make(chan struct{}), make(chan struct{})
+	stale := reply(200, s.jwks)
+	s.set("/jwks", func(*http.Request) (*http.Response, error) {
+		s.set("/jwks", good)
+		close(begun)
+		<-release
+		return stale, nil
+	})
+	b1, claims1 := attempt(t, t.Context(), p, today)
+	b2, claims2 := attempt(t, t.Context(), p, today)
+	tokens := map[string]string{"1": sign(t, old, claims1), "2": sign(t, s.newKey(t, "k2"), claims2)}
+	second := make(chan struct{})
+	s.set("/token", func(r *http.Request) (*http.Response, error) {
+		if err := r.ParseForm(); err != nil {
+			return nil, err
+		}
+		code := r.PostForm.Get("code")
+		if code == "2" {
+			defer close(second)
+		}
+		return reply(200, map[string]any{"access_token": "a", "id_token": tokens[code]}), nil
+	})
+	finish := func(code string, b idp.Begin) {
+		_, err := p.Finish(t.Context(), idp.Finish{Params: map[string][]string{"code": {code}}, Secret: b.Secret, RedirectURI: callback})
+		if err != nil {
+			t.Errorf("code %s: %v", code, err)
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { finish("1", b1) })
+	<-begun
+	wg.Go(func() { finish("2", b2) })
+	<-second
+	close(release)
+	wg.Wait()
+	if n := s.count("/jwks"); n != 2 {
+		t.Errorf("got %d fetches, want 2", n)
 	}
 }

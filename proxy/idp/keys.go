@@ -2,6 +2,7 @@ package idp
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -18,7 +19,7 @@ import (
 const (
 	maxToken     = 64 << 10         // bytes of an ID token
 	maxKeys      = 100              // keys in a set
-	fruitlessGap = 10 * time.Second // between fetches that did not help
+	fruitlessGap = 10 * time.Second // between fetches that bring nothing new
 	failedGap    = 2 * time.Second  // after a fetch that failed
 )
 
@@ -31,8 +32,8 @@ func signingAlgs() []string {
 var errSignature = errors.New("not signed by a key of the provider")
 
 // keySet is the provider's keys. Tokens of known keys are verified without a call. For others the keys are fetched again: by one
-// caller at a time, and not at once again when that did not help, so that bad tokens cannot make Postern flood the provider. So that
-// a withdrawn key goes, too, [Provider.Run] fetches them every hour.
+// caller at a time, and not at once again when that brought nothing new, so that bad tokens cannot make Postern flood the provider. So
+// that a withdrawn key goes, too, [Provider.Run] fetches them every hour.
 type keySet struct {
 	address string
 	alg     jose.SignatureAlgorithm
@@ -44,7 +45,7 @@ type keySet struct {
 	keys      []jose.JSONWebKey
 	fetched   time.Time // when keys came; zero: never
 	count     int       // how often they came
-	fruitless bool      // no token was verified thanks to the last fetch
+	fruitless bool      // the last fetch, for a token that no key fitted, brought nothing new
 	failed    time.Time // when the last fetch failed; zero: it did not
 	failure   error
 }
@@ -74,20 +75,22 @@ func (k *keySet) verify(ctx context.Context, token string) (header jose.Header, 
 	}
 	header = jws.Signatures[0].Protected
 	keys, count := k.current()
-	if payload, err := open(jws, keys, header.KeyID); err == nil {
-		return header, payload, nil
+	// Keys that someone else asked for may be older than the token, so up to twice that is not the last word.
+	for range 3 {
+		if payload, err := open(jws, keys, header.KeyID); err == nil {
+			return header, payload, nil
+		}
+		var last bool
+		if keys, count, last, err = k.refetch(ctx, count, header.KeyID); err != nil {
+			return header, nil, err
+		}
+		if last {
+			break
+		}
 	}
-	keys, err = k.refetch(ctx, count, header.KeyID)
-	if err != nil {
-		return header, nil, err
-	}
-	payload, err = open(jws, keys, header.KeyID)
-	if err != nil {
+	if payload, err = open(jws, keys, header.KeyID); err != nil {
 		return header, nil, badAnswer("ID token is %v (key id %q)", err, brief(header.KeyID))
 	}
-	k.mu.Lock()
-	k.fruitless = false
-	k.mu.Unlock()
 	return header, payload, nil
 }
 
@@ -122,40 +125,41 @@ func (k *keySet) refresh(ctx context.Context) error {
 	return err
 }
 
-// refetch returns newer keys than those of the count-th fetch. Soon after a fetch that did not help it returns the same again, or an
-// [UnavailableError].
-func (k *keySet) refetch(ctx context.Context, count int, id string) ([]jose.JSONWebKey, error) {
+// refetch returns newer keys than those of the count-th fetch. last says that there are none newer still: this caller's own fetch
+// brought them, or one that brought nothing new was a moment ago. When keys cannot be had its error is an [UnavailableError].
+func (k *keySet) refetch(ctx context.Context, count int, id string) (keys []jose.JSONWebKey, newCount int, last bool, err error) {
 	k.mu.Lock()
 	now := k.now()
 	switch {
 	case k.count != count: // someone else fetched meanwhile
 		defer k.mu.Unlock()
-		return k.keys, nil
+		return k.keys, k.count, false, nil
 	case !k.failed.IsZero() && now.Sub(k.failed) < failedGap:
 		defer k.mu.Unlock()
-		return nil, noKey(k.failure, failedGap-now.Sub(k.failed))
+		return nil, 0, false, noKey(k.failure, failedGap-now.Sub(k.failed))
 	case k.fruitless && now.Sub(k.fetched) < fruitlessGap:
 		defer k.mu.Unlock()
 		// With its key at hand the token can be judged. Without, it may be signed with a newer one.
 		if id == "" || slices.ContainsFunc(k.keys, func(key jose.JSONWebKey) bool { return key.KeyID == id }) {
-			return k.keys, nil
+			return k.keys, k.count, true, nil
 		}
-		return nil, noKey(errSignature, fruitlessGap-now.Sub(k.fetched))
+		return nil, 0, false, noKey(errSignature, fruitlessGap-now.Sub(k.fetched))
 	}
 	k.mu.Unlock()
 
-	err := k.flight.join(ctx, func() error {
+	own := false
+	err = k.flight.join(ctx, func() error {
 		if done, err := k.since(count); done {
 			return err
 		}
+		own = true
 		return k.update(context.WithoutCancel(ctx))
 	})
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if err != nil {
-		return nil, noKey(err, failedGap)
+		return nil, 0, false, noKey(err, failedGap)
 	}
-	return k.keys, nil
+	keys, newCount = k.current()
+	return keys, newCount, own, nil
 }
 
 // since reports whether a fetch has ended since the count-th, or a moment ago, and how: between a caller's look at the keys and the
@@ -190,10 +194,19 @@ func (k *keySet) update(ctx context.Context) error {
 		k.failed, k.failure = k.now(), err
 		return err
 	}
-	k.keys, k.fetched, k.fruitless = keys, k.now(), true
+	k.fruitless = sameKeys(k.keys, keys)
+	k.keys, k.fetched = keys, k.now()
 	k.count++
 	k.failed, k.failure = time.Time{}, nil
 	return nil
+}
+
+// sameKeys reports whether two fetches brought the same keys in the same order.
+func sameKeys(a, b []jose.JSONWebKey) bool {
+	return slices.EqualFunc(a, b, func(x, y jose.JSONWebKey) bool {
+		key, ok := x.Key.(interface{ Equal(crypto.PublicKey) bool })
+		return x.KeyID == y.KeyID && ok && key.Equal(y.Key)
+	})
 }
 
 // parseKeys reads a JSON Web Key Set and keeps the keys that may verify signatures made with alg. Others are skipped, as RFC 7517
@@ -226,6 +239,7 @@ func parseKeys(body []byte, alg jose.SignatureAlgorithm) ([]jose.JSONWebKey, err
 			keys = append(keys, key)
 		}
 	}
+	slices.SortStableFunc(keys, func(a, b jose.JSONWebKey) int { return strings.Compare(a.KeyID, b.KeyID) })
 	return keys, nil
 }
 

@@ -15,6 +15,9 @@
 // Every command is over within [Options.Timeout], dialing and waiting for a connection included. An error that is neither
 // [session.ErrNone] nor [session.ErrConflict] is [session.ErrUnavailable] and names its cause, never a password.
 //
+// Redis must not evict keys (maxmemory-policy noeviction): a session whose index entry is gone can be signed out by its cookie alone.
+// When Redis has been away, it may take a second until the first command gets through again: the client library looks that often.
+//
 // Start with [New]. [LogTo] quiets the client library.
 package redisstore
 

@@ -131,7 +131,7 @@ func TestOpenRefusesEveryChange(t *testing.T) {
 				wantInvalid(t, "another last character", got, err)
 			}
 		}
-		for _, other := range []string{"", "=", "==", "a", "\n", "\r\n", " ", "\x00", "%3D"} {
+		for _, other := range []string{"", "=", "==", "a", "\n", "\r\n", "\n\n\n\n", " ", "\x00", "%3D"} {
 			for _, changed := range []string{sealed + other, other + sealed, sealed[:9] + other + sealed[9:]} {
 				if changed == sealed {
 					continue
