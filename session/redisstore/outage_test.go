@@ -16,8 +16,8 @@ import (
 	"postern/session/redistest"
 )
 
-// slack is what a busy machine may add to a time limit.
-const slack = time.Second
+// slack is what a busy machine may add to a time limit. It is well below patient, which is what is waited for when a limit is not kept.
+const slack = 4 * time.Second
 
 // fill opens n connections of s and leaves them in its pool.
 func fill(t testing.TB, server *redistest.Server, s session.Store, n int) {
@@ -164,17 +164,26 @@ func TestStoppedIsUnavailable(t *testing.T) {
 	}
 }
 
-// wantUnavailable wants every operation to fail within d, and to say no more than that the store did not answer.
+// wantUnavailable wants every operation to fail within d, and to say no more than that the store did not answer. A machine that is
+// busy with other tests may stand still for a second, so an operation that was late is tried again: one that waits for what it
+// should not is late each time.
 func wantUnavailable(t *testing.T, s session.Store, d time.Duration) {
 	t.Helper()
 	for what, f := range operations(t.Context(), s) {
-		start := time.Now()
-		err := f()
-		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrNone) || errors.Is(err, session.ErrConflict) {
-			t.Errorf("%s: %v, want unavailable alone", what, err)
-		}
-		if took := time.Since(start); took > d+slack {
-			t.Errorf("%s took %v, want at most %v", what, took, d)
+		for try := 1; ; try++ {
+			start := time.Now()
+			err := f()
+			took := time.Since(start)
+			if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrNone) || errors.Is(err, session.ErrConflict) {
+				t.Errorf("%s: %v, want unavailable alone", what, err)
+			}
+			if took <= d+d/2 {
+				break
+			}
+			if try == 5 {
+				t.Errorf("%s took %v, want at most %v", what, took, d)
+				break
+			}
 		}
 	}
 }
@@ -270,9 +279,18 @@ func TestPoolIsBounded(t *testing.T) {
 type cutter struct {
 	net.Listener
 	target string
-	// cut ends the connection after this many replies were swallowed; 0 passes all.
+	// swallow is how many replies are lost, each with its connection; 0 passes all.
 	swallow atomic.Int64
 	conns   atomic.Int64
+	open    sync.Map // of net.Conn
+}
+
+// cut ends all connections.
+func (c *cutter) cut() {
+	c.open.Range(func(conn, _ any) bool {
+		conn.(net.Conn).Close()
+		return true
+	})
 }
 
 func newCutter(t *testing.T, target string) *cutter {
@@ -290,6 +308,7 @@ func newCutter(t *testing.T, target string) *cutter {
 				return
 			}
 			c.conns.Add(1)
+			c.open.Store(in, nil)
 			go c.serve(in)
 		}
 	}()
@@ -476,7 +495,7 @@ func TestWatchReportsEveryGap(t *testing.T) {
 // A subscription whose server says nothing any more is dead, and that is noticed by itself.
 func TestWatchNoticesFrozenServer(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
-	s := newStore(t, server, redisstore.Options{Timeout: 250 * time.Millisecond})
+	s := newStore(t, server, redisstore.Options{})
 	_, gaps := watch(t, s)
 	<-gaps
 	server.Pause()
@@ -487,6 +506,23 @@ func TestWatchNoticesFrozenServer(t *testing.T) {
 	}
 	server.Resume()
 	<-gaps
+}
+
+// The gap is known when the connection breaks, not when the next one has been tried.
+func TestWatchReportsGapAtOnce(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	proxy := newCutter(t, server.Address())
+	s := newStore(t, server, redisstore.Options{URL: "redis://" + proxy.Addr().String()})
+	_, gaps := watch(t, s)
+	<-gaps
+	server.Pause()
+	defer server.Resume()
+	start := time.Now()
+	proxy.cut()
+	<-gaps
+	if took := time.Since(start); took > slack {
+		t.Errorf("told after %v", took)
+	}
 }
 
 // A quiet subscription is a healthy one: no gap without an interruption.

@@ -66,7 +66,7 @@ func (s *Store) Get(ctx context.Context, key string) (session.Record, error) {
 
 // Create implements [session.Store].
 func (s *Store) Create(ctx context.Context, key string, rec session.Record, ttl time.Duration, index []session.IndexEntry) ([]session.IndexEntry, error) {
-	if ttl < time.Millisecond { // Redis would take 0 for "forever"
+	if ttl < time.Millisecond { // refused before the index is written
 		return nil, errors.New("create session: no time to live")
 	}
 	// The index first: an entry without a session is harmless, a session without its entry cannot be logged out.

@@ -114,7 +114,9 @@ func TestEveryKeyHasTimeToLive(t *testing.T) {
 	s := newStore(t, server, redisstore.Options{KeyPrefix: "p:"})
 	for i := range 3 {
 		key := fmt.Sprint("k", i)
-		mustCreate(t, s, key, session.IndexEntry{Name: "user", Handle: key, Expires: time.Now().Add(time.Duration(3-i) * time.Hour)})
+		mustCreate(t, s, key,
+			session.IndexEntry{Name: "user", Handle: key, Expires: time.Now().Add(time.Duration(3-i) * time.Hour)},
+			session.IndexEntry{Name: "past", Handle: key, Expires: time.Now().Add(-time.Hour)}) // would be there for ever
 		if err := s.Swap(t.Context(), key, record("x"), 1); err != nil {
 			t.Fatal(err)
 		}

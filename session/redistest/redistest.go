@@ -185,15 +185,10 @@ func (s *Server) run() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	for {
-		// A new client each time: one that failed to connect pauses for a second.
-		if s.client, err = s.newClient(); err != nil {
-			return err
-		}
-		err := s.client.Ping(ctx).Err()
+		err := s.answers(ctx)
 		if err == nil {
 			return nil
 		}
-		s.client.Close()
 		select {
 		case <-exited:
 			out, _ := os.ReadFile(log.Name())
@@ -203,6 +198,27 @@ func (s *Server) run() error {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// answers makes a new client if the server answers it. A bare connection first: clients print it when they cannot connect.
+func (s *Server) answers(ctx context.Context) error {
+	network := "tcp"
+	if s.o.Unix {
+		network = "unix"
+	}
+	c, err := net.DialTimeout(network, s.address, time.Second)
+	if err != nil {
+		return err
+	}
+	c.Close()
+	if s.client, err = s.newClient(); err != nil {
+		return err
+	}
+	if err := s.client.Ping(ctx).Err(); err != nil {
+		s.client.Close()
+		return err
+	}
+	return nil
 }
 
 func (s *Server) args() []string {

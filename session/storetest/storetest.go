@@ -155,6 +155,7 @@ func createWithoutTTL(t *testing.T, h Harness) {
 			t.Errorf("created with a time to live of %v", ttl)
 		}
 	}
+	wantHandles(t, h, "n")
 	_, err := h.Get(t.Context(), "k")
 	wantErr(t, "get", err, session.ErrNone)
 }
