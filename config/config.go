@@ -5,6 +5,8 @@
 // report every problem at once, each with line, column, path and mend. A key or value that a later version will
 // understand is refused as "not supported yet": nothing in the file is ever silently ignored.
 //
+// A provider can name a preset (the files in presets/, see [Presets]): defaults under its own keys, decoded by the same decoder.
+//
 // ${NAME} is replaced from the environment after the YAML was parsed, inside single values only, so a variable can
 // never add structure. [Secret] values are never printed, neither by fmt, JSON, YAML or slog nor in a problem.
 package config

@@ -15,6 +15,10 @@ type decoder struct {
 	lookup   func(string) (string, bool)
 	problems Problems
 	later    int // >0 inside a key that is not supported yet: that was said once
+
+	// Of a preset alone: fill replaces its placeholders in one value, and lacks is told of each path where it could not.
+	fill  func(text string) (string, *mistake)
+	lacks func(path string)
 }
 
 // field is what the struct tags say about a key.
@@ -50,6 +54,9 @@ func fieldsOf(t reflect.Type) (fields []field, index []int) {
 	}
 	return fields, index
 }
+
+// reflectValue is the value that a pointer points to.
+func reflectValue(pointer any) reflect.Value { return reflect.ValueOf(pointer).Elem() }
 
 // setDefaults fills the default tags of a struct and of the structs in it.
 func setDefaults(v reflect.Value) {
@@ -106,8 +113,10 @@ func (d *decoder) decode(path string, n ast.Node, v reflect.Value, f field) {
 	case isText(v.Type()):
 		d.text(path, n, v, f)
 	case v.Kind() == reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		setDefaults(v.Elem())
+		if v.IsNil() { // else a preset filled it, and the file's keys go over that
+			v.Set(reflect.New(v.Type().Elem()))
+			setDefaults(v.Elem())
+		}
 		d.decode(path, n, v.Elem(), f)
 	case v.Kind() == reflect.Struct:
 		d.mapping(path, n, v)
@@ -234,13 +243,16 @@ func (d *decoder) list(path string, n ast.Node, v reflect.Value, f field) {
 	v.Set(out)
 }
 
-// dict puts n into a map with free keys.
+// dict puts n into a map with free keys, over those that a preset put there.
 func (d *decoder) dict(path string, n ast.Node, v reflect.Value, f field) {
 	entries, ok := d.entries(path, n, "a mapping of names to values")
 	if !ok {
 		return
 	}
 	out := reflect.MakeMapWithSize(v.Type(), len(entries))
+	for before := v.MapRange(); before.Next(); {
+		out.SetMapIndex(before.Key(), before.Value())
+	}
 	for _, e := range entries {
 		at := join(path, e.key)
 		d.src.marks[at] = e.at

@@ -1,8 +1,13 @@
 package config
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -22,27 +27,35 @@ func (c *Config) CheckFiles() Problems {
 				return "is shorter than 16 characters and could be guessed"
 			}
 			return ""
-		})
+		}, "Make one with `postern keygen`")
 	}
 	if t := c.Server.TLS; t != nil {
 		v.pair("server.tls", t.CertFile, t.KeyFile)
 	}
 	for i, k := range c.Session.Keys {
-		v.secret(fmt.Sprintf("session.keys[%d]", i), k, badKey)
+		v.secret(fmt.Sprintf("session.keys[%d]", i), k, badKey, "Make one with `postern keygen`")
 	}
 	v.sameKeys()
 	if r := c.Session.Store.Redis; r != nil {
-		v.secret("session.store.redis.password", r.Password, nil)
+		v.secret("session.store.redis.password", r.Password, nil, "")
 		v.ca("session.store.redis.ca_file", r.CAFile)
 	}
 	for _, p := range c.Providers {
-		v.secret(join("providers", p.Name)+".client_secret", p.ClientSecret, nil)
+		at := join("providers", p.Name)
+		v.secret(at+".client_secret", p.ClientSecret, nil, "")
+		if p.ClientKey.File() != "" {
+			v.secret(at+".client_key", p.ClientKey, badPrivateKey, "Name the PEM file of a private key, such as `openssl genpkey` makes")
+		}
+		if t := p.ClientCert; t != nil {
+			v.pair(at+".client_cert", t.CertFile, t.KeyFile)
+		}
+		v.ca(at+".ca_file", p.CAFile)
 	}
 	return v.problems.sorted()
 }
 
-// secret reads a secret and lets bad say what is wrong with it.
-func (v *validator) secret(path string, s Secret, bad func(string) string) {
+// secret reads a secret and lets bad say what is wrong with it, and mend what to do then.
+func (v *validator) secret(path string, s Secret, bad func(string) string, mend string) {
 	if s.IsZero() {
 		return
 	}
@@ -53,10 +66,49 @@ func (v *validator) secret(path string, s Secret, bad func(string) string) {
 	}
 	if bad != nil {
 		if what := bad(text); what != "" {
-			v.err(path, what, "Make one with `postern keygen`")
+			v.err(path, what, mend)
 		}
 	}
 	v.readableByOthers(path, path+".file", s.File())
+}
+
+// badPrivateKey says why a PEM text is no key that can sign a client's assertion, without quoting it.
+func badPrivateKey(text string) string {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return "holds no PEM block"
+	}
+	var key any
+	var err error
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	case "ENCRYPTED PRIVATE KEY":
+		return "is encrypted, and there is nobody to ask for its passphrase"
+	default:
+		return "holds something else than a private key"
+	}
+	if err != nil {
+		return "holds a private key that cannot be read"
+	}
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		if key.N.BitLen() < 2048 { // RFC 7518, section 3.3
+			return "is an RSA key of fewer than 2048 bits"
+		}
+	case *ecdsa.PrivateKey:
+		if key.Curve == elliptic.P224() {
+			return "is on the curve P-224, for which there is no JWS algorithm"
+		}
+	case ed25519.PrivateKey:
+	default:
+		return "is a key of a kind that signs no JWT"
+	}
+	return ""
 }
 
 // sameKeys finds one key under two names: rotating it would change nothing.

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -123,5 +124,83 @@ func TestCheckFiles(t *testing.T) {
 				t.Errorf("tells a secret: %v", problems)
 			}
 		})
+	}
+}
+
+const providerFiles = `
+providers:
+  key: {issuer: "https://id.example.com", client_id: a, client_auth: private_key_jwt, client_key: {file: "${DIR}/client.pem"}, ca_file: "${DIR}/ca.pem"}
+  tls: {issuer: "https://id.example.com", client_id: a, client_auth: tls_client_auth, client_cert: {cert_file: "${DIR}/tls.crt", key_file: "${DIR}/tls.key"}}
+routes:
+  - {host: a.example.com, upstream: "http://127.0.0.1:3000", provider: key}
+`
+
+func TestCheckProviderFiles(t *testing.T) {
+	cert, key := pair(t)
+	_, otherKey := pair(t)
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaPEM := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(weak)}))
+	for _, tt := range []struct{ name, file, text, want string }{
+		{"all well", "ca.pem", cert, ""},
+		{"client key missing", "client.pem", "-", "providers.key.client_key|cannot be read"},
+		{"client key is none", "client.pem", "hunter2", "providers.key.client_key|holds no PEM block"},
+		{"client key is a certificate", "client.pem", cert, "providers.key.client_key|something else"},
+		{"client key is broken", "client.pem", "-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n", "providers.key.client_key|cannot be read"},
+		{"client key is encrypted", "client.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\naHVudGVyMg==\n-----END ENCRYPTED PRIVATE KEY-----\n", "providers.key.client_key|is encrypted"},
+		{"client key is weak", "client.pem", rsaPEM, "providers.key.client_key|fewer than 2048"},
+		{"CA missing", "ca.pem", "-", "providers.key.ca_file|cannot be read"},
+		{"CA is none", "ca.pem", "hunter2", "providers.key.ca_file|holds no certificate"},
+		{"certificate missing", "tls.crt", "-", "providers.tls.client_cert.cert_file|cannot be read"},
+		{"key of another certificate", "tls.key", otherKey, "providers.tls.client_cert|cannot be used"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range map[string]string{"client.pem": key, "ca.pem": cert, "tls.crt": cert, "tls.key": key, tt.file: tt.text} {
+				if text != "-" {
+					write(t, filepath.Join(dir, name), text)
+				}
+			}
+			c, err := config.Parse("x.yaml", []byte(providerFiles), env("DIR", dir))
+			if err != nil {
+				t.Fatal(err) // Parse never looks at the files
+			}
+			problems := c.CheckFiles()
+			path, what, _ := strings.Cut(tt.want, "|")
+			switch {
+			case tt.want == "" && len(problems) > 0:
+				t.Errorf("problems:\n%v", problems)
+			case tt.want != "" && (len(problems) != 1 || problems[0].Path != path || !strings.Contains(problems[0].What, what) || problems[0].Line == 0):
+				t.Errorf("problems:\n%v\nwant one at %s: …%s…", problems, path, what)
+			}
+			if strings.Contains(fmt.Sprint(problems), "hunter2") || strings.Contains(fmt.Sprint(problems), dir) {
+				t.Errorf("tells a secret: %v", problems)
+			}
+		})
+	}
+}
+
+// A client certificate is read anew each time, as certificate managers rotate it.
+func TestClientCertIsReadAgain(t *testing.T) {
+	dir := t.TempDir()
+	c := config.ClientCert{CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}
+	if _, err := c.Load(); err == nil || !strings.Contains(err.Error(), "client_cert.cert_file") {
+		t.Errorf("without files: %v", err)
+	}
+	var before []byte
+	for range 2 {
+		cert, key := pair(t)
+		write(t, c.CertFile, cert)
+		write(t, c.KeyFile, key)
+		got, err := c.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Certificate) != 1 || string(got.Certificate[0]) == string(before) {
+			t.Error("the old certificate came back")
+		}
+		before = got.Certificate[0]
 	}
 }

@@ -34,6 +34,9 @@ func FuzzParse(f *testing.F) {
 		if err != nil && len(problems.Errors()) == 0 {
 			t.Error("refused without an error")
 		}
+		if err == nil && !strings.Contains(strings.ToLower(string(data)), strings.ToLower(canary)) && strings.Contains(strings.ToLower(c.YAML()), strings.ToLower(canary)) {
+			t.Errorf("prints a variable's value:\n%s", c.YAML())
+		}
 		for _, p := range problems {
 			if p.Line < 1 || p.Column < 1 || p.What == "" || p.File != "fuzz.yaml" {
 				t.Errorf("incomplete problem: %#v", p)

@@ -16,7 +16,8 @@ var update = flag.Bool("update", false, "write golden files and the README's ref
 
 // goldenEnv are the variables that files in testdata may name. No golden file may hold the canary.
 func goldenEnv() config.LoadOptions {
-	return env("CANARY", canary, "EMPTY", "", "NEWLINE", "a\nlisten: b", "SECRET", canary, "HOST", "wiki.example.com", "DELAY", "7s")
+	return env("CANARY", canary, "EMPTY", "", "NEWLINE", "a\nlisten: b", "SECRET", canary, "HOST", "wiki.example.com", "DELAY", "7s",
+		"USER", canary, "PASSWORD", canary, "ID", canary, "BASE", "https://id.example.com", "DIR", "/run")
 }
 
 // Each file in testdata/bad makes one mistake and yields exactly the problems in the .golden file beside it.

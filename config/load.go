@@ -81,6 +81,7 @@ func (o LoadOptions) override(c *Config) {
 			*f.to = f.value
 			c.src.marks[f.path] = mark{text: f.value}
 			delete(c.src.failed, f.path)
+			delete(c.src.raw, f.path)
 		}
 	}
 }

@@ -84,11 +84,12 @@ type mark struct {
 type source struct {
 	file   string
 	marks  map[string]mark
-	failed map[string]bool // paths whose value could not be decoded: nothing more is said about them
+	failed map[string]bool   // paths whose value could not be decoded: nothing more is said about them
+	raw    map[string]string // values with variables as the file writes them, for printing; URLs are among them
 }
 
 func newSource(file string) *source {
-	return &source{file: file, marks: map[string]mark{}, failed: map[string]bool{}}
+	return &source{file: file, marks: map[string]mark{}, failed: map[string]bool{}, raw: map[string]string{}}
 }
 
 // given tells whether the file has the key.

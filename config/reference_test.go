@@ -138,6 +138,8 @@ func describe(e ast.Expr) (inner, kind, suffix string) {
 	case *ast.ArrayType:
 		inner, kind, _ := describe(e.Elt)
 		return inner, "list of " + plural(kind), "[]"
+	case *ast.MapType:
+		return "", "mapping of names to texts", ""
 	case *ast.SelectorExpr:
 		switch e.Sel.Name {
 		case "Duration":
@@ -166,6 +168,8 @@ func describe(e ast.Expr) (inner, kind, suffix string) {
 			return "Provider", "mapping of names", ".NAME"
 		case "Access":
 			return "Access", "word or mapping", ""
+		case "Bearer":
+			return "Bearer", "mapping", ""
 		case "OnStoreError":
 			return "OnStoreError", "word", ""
 		}

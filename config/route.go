@@ -21,8 +21,8 @@ type Route struct {
 	Access Access `yaml:"access" default:"signed_in"`
 	// Unauthenticated says what somebody without a session gets.
 	Unauthenticated string `yaml:"unauthenticated" later:"yes" oneof:"auto login deny"`
-	// Bearer says which token reaches the application.
-	Bearer Bearer `yaml:"bearer" later:"yes"`
+	// Bearer says which token reaches the application. Default: the person's access token.
+	Bearer Bearer `yaml:"bearer"`
 	// Headers replaces the default identity headers.
 	Headers map[string]string `yaml:"headers" later:"yes"`
 	// HeadersResponse are added to responses.
@@ -104,8 +104,8 @@ type Bearer struct {
 	// Kind is access_token, id_token, none, exchange or client_credentials; empty where the file says nothing.
 	Kind string `yaml:"-"`
 	// Exchange trades the person's token for another one (RFC 8693).
-	Exchange *Exchange `yaml:"exchange"`
-	// ClientCredentials sends the application's own token.
+	Exchange *Exchange `yaml:"exchange" later:"yes"`
+	// ClientCredentials sends a token of Postern's own client, whoever asks: kept in memory and renewed ahead.
 	ClientCredentials *ClientCredentials `yaml:"client_credentials"`
 }
 
@@ -123,11 +123,11 @@ type Exchange struct {
 
 // ClientCredentials is `bearer.client_credentials`.
 type ClientCredentials struct {
-	// Provider names whose token it is.
+	// Provider names the provider that issues the token. It has a client_secret, client_key or client_cert.
 	Provider string `yaml:"provider"`
-	// Scope is asked for.
+	// Scope is asked for; several are separated by spaces.
 	Scope string `yaml:"scope"`
-	// Audience is whom the token is for.
+	// Audience is sent as the parameter audience, where a provider wants it.
 	Audience string `yaml:"audience"`
 }
 

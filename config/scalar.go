@@ -119,6 +119,19 @@ func (d *decoder) scalar(path string, n ast.Node, want string, keep bool) (strin
 		d.fail(path, n, "must be "+want+", but is true or false", "Put it in quotes if you mean the word")
 		return "", false
 	}
+	if d.fill != nil {
+		filled, m := d.fill(text)
+		if m != nil {
+			d.lacks(path)
+			d.fail(path, n, m.what, m.mend)
+			return "", false
+		}
+		text = filled
+	}
+	delete(d.src.raw, path)
+	if strings.Contains(text, "${") {
+		d.src.raw[path] = text
+	}
 	if keep {
 		m := d.src.marks[path]
 		m.text = text

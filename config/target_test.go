@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,7 +50,10 @@ func TestTargetFiles(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			c, err := config.Load(file, vars)
 			problems := problemsOf(t, c, err)
-			whole := strings.Contains(file, "minimal") || strings.Contains(file, "sidecar")
+			whole := strings.Contains(file, "minimal") || strings.Contains(file, "sidecar") || strings.Contains(file, "providers")
+			problems = slices.DeleteFunc(problems, func(p config.Problem) bool { // meant: a provider that has nothing else
+				return p.Warning && p.Path == "providers.breakout.grant"
+			})
 			if whole && len(problems) > 0 {
 				t.Errorf("has problems:\n%v", problems)
 			}

@@ -58,7 +58,9 @@ func (ps *Providers) decodeNode(d *decoder, path string, n ast.Node) {
 		d.src.marks[at] = e.at
 		p := Provider{Name: e.key}
 		setDefaults(reflect.ValueOf(&p).Elem())
+		f := d.preset(at, e.value, &p)
 		d.decode(at, e.value, reflect.ValueOf(&p).Elem(), field{})
+		d.settle(at, f)
 		*ps = append(*ps, p)
 	}
 }
@@ -89,8 +91,9 @@ func (a *Access) decodeNode(d *decoder, path string, n ast.Node) {
 // decodeNode reads one of the words, or one of two mappings.
 func (b *Bearer) decodeNode(d *decoder, path string, n ast.Node) {
 	if !isMapping(n) {
-		f := field{key: "bearer", oneOf: []string{"access_token", "id_token", "none"}}
-		b.Kind = d.word(path, n, f, "one of access_token, id_token, none, or a mapping such as {exchange: {audience: api}}")
+		words := []string{"access_token", "id_token", "none"}
+		f := field{key: "bearer", oneOf: words, laterWord: words}
+		b.Kind = d.word(path, n, f, "a mapping such as {client_credentials: {provider: corp, scope: read}}")
 		return
 	}
 	d.mapping(path, n, reflect.ValueOf(b).Elem())
@@ -102,7 +105,7 @@ func (b *Bearer) decodeNode(d *decoder, path string, n ast.Node) {
 	case b.ClientCredentials != nil:
 		b.Kind = "client_credentials"
 	case isEmpty(n):
-		d.fail(path, n, "names neither exchange nor client_credentials", "Write one of them, or the word none")
+		d.fail(path, n, "names no token", "Write client_credentials: {provider: NAME}, or leave the key out for the person's access token")
 	}
 }
 

@@ -48,6 +48,17 @@ func (c *Config) normalise() {
 	for i, h := range c.Server.ReturnHosts {
 		c.Server.ReturnHosts[i] = strings.ToLower(h)
 	}
+	for i := range c.Providers {
+		// What a preset says about an identity that the file replaces by none means nothing any more.
+		if p, at := &c.Providers[i], join("providers", c.Providers[i].Name); p.Identity == "none" {
+			if !c.src.given(at + ".claims") {
+				p.Claims = nil
+			}
+			if !c.src.given(at + ".userinfo") {
+				p.Userinfo = nil
+			}
+		}
+	}
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		r.Host = strings.ToLower(r.Host)

@@ -21,9 +21,7 @@ func (v *validator) routes() {
 		v.upstreams(at, r)
 		v.routeProviders(at, r)
 		v.access(at, r)
-		if b := r.Bearer.ClientCredentials; b != nil {
-			v.providerName(at+".bearer.client_credentials.provider", b.Provider)
-		}
+		v.bearer(at+".bearer.client_credentials", r.Bearer.ClientCredentials)
 	}
 }
 
@@ -185,6 +183,11 @@ func (v *validator) access(at string, r Route) {
 			v.warn(at, "is empty: the route lets nobody in", "Name who may enter, or write access: deny")
 		}
 	}
+	for _, p := range v.c.Providers {
+		if r.Access.Groups != nil && p.Identity == "none" && (slices.Contains(r.Provider, p.Name) || len(r.Provider) == 0) {
+			v.warn(key+".groups", "lets nobody in: provider "+quote(p.Name)+" has identity: none, so nobody's groups are known", "Write access: signed_in, or give the provider an identity with groups")
+		}
+	}
 	if v.given(key) || !r.needsSignIn() {
 		return
 	}
@@ -193,6 +196,24 @@ func (v *validator) access(at string, r Route) {
 			v.err(at, "does not say who may enter, and anyone can register at provider "+quote(p.Name),
 				"Write access: {groups: […]}, or access: signed_in if everyone with an account there may enter")
 		}
+	}
+}
+
+// bearer checks a route that sends a token of Postern's own client. Its access may be any: the token says which application asks, and
+// the identity headers still say which person.
+func (v *validator) bearer(at string, b *ClientCredentials) {
+	if b == nil {
+		return
+	}
+	v.providerName(at+".provider", b.Provider)
+	if p, ok := v.c.Providers.Lookup(b.Provider); ok && (p.ClientAuth == "none" || p.ClientAuth == "" && p.ClientSecret.IsZero()) && !v.c.src.broken(join("providers", p.Name)+".client_secret") {
+		v.shown(at+".provider", "is a provider where Postern is a public client, and those get no tokens of their own", "Give it a client_secret, or a client_key or client_cert") // RFC 6749, section 4.4
+	}
+	if b.Scope != "" && strings.ContainsFunc(b.Scope, func(r rune) bool { return r < ' ' || r >= 0x7f || r == '"' || r == '\\' }) {
+		v.shown(at+".scope", "is not a list of scopes", "Write scopes with a space between them")
+	}
+	if b.Audience != "" && strings.ContainsFunc(b.Audience, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
+		v.shown(at+".audience", "is not printable ASCII", "Write the audience as the provider knows it")
 	}
 }
 

@@ -187,7 +187,7 @@ func (d *decoder) syntax(err error) {
 	if errors.As(err, &ye) {
 		m = markOf(ye.GetToken())
 		if msg, _, _ := strings.Cut(ye.GetMessage(), `"`); msg != "" { // what it quotes may be a secret's first line
-			what += ": " + strings.TrimRight(msg, ":. ")
+			what += ": " + strings.TrimRight(strings.ReplaceAll(msg, "\t", `\t`), ":. ")
 		}
 	}
 	d.add(m, "", what, "Look at indentation and quotes here and in the line above; inside { } and [ ] quote values such as \"${NAME}\"")

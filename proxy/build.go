@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ type provider struct {
 	idp                   *idp.Provider
 	sessions              *session.Manager
 	idleTimeout           time.Duration
+	// password signs in with what a person typed into our own form (grant: password); nil for every other provider.
+	password func(ctx context.Context, user, password string) (session.Grant, error)
 }
 
 // New wires a Proxy from a checked configuration. It does no I/O apart from reading the secrets that the file names. Call [Proxy.Run]
@@ -58,6 +61,8 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		now:         env.Now,
 		pages:       page.New(page.Options{}),
 		routes:      newTable(),
+		revoking:    newRevoker(env.Log),
+		appTokens:   map[config.ClientCredentials]*appToken{},
 		forwarding:  forwarding{trusted: cfg.Server.TrustedProxies},
 		streams:     newStreams(),
 		store:       env.Store,
@@ -127,16 +132,7 @@ func attemptCookieName(secure bool) string {
 }
 
 func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env, secure bool) (*provider, error) {
-	o := idp.Options{
-		Name: c.Name, Issuer: c.Issuer.String(), ClientID: c.ClientID, ClientAuth: c.ClientAuth,
-		Scopes: c.Scopes, ResponseMode: c.ResponseMode, Userinfo: c.Identity == "userinfo",
-		SigningAlg: c.IDTokenSignedResponseAlg, AssumeEmailVerified: c.AssumeEmailVerified,
-		Timeout: c.Timeout, Leeway: c.Leeway, Transport: env.Transport, Now: env.Now, Log: env.Log,
-	}
-	if !c.ClientSecret.IsZero() {
-		o.ClientSecret = c.ClientSecret.Value
-	}
-	client, err := idp.New(o)
+	client, err := NewProvider(c, env)
 	if err != nil {
 		return nil, err
 	}
@@ -146,23 +142,87 @@ func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env
 	}
 	s := cfg.Session
 	sessions, err := session.NewManager(session.Options{
-		Provider: c.Name, ClientID: c.ClientID, Issuer: c.Issuer.String(), Deployment: deployment,
+		Provider: c.Name, ClientID: c.ClientID, Issuer: client.Issuer(), Deployment: deployment,
 		Ring: ring, Store: env.Store,
 		Cookie:      session.Cookie{Name: cfg.CookieName(c.Name), Secure: secure, Persistent: s.Cookie.Persistent, SameSite: sameSite(s.Cookie.SameSite)},
 		IdleTimeout: s.IdleTimeout, Lifetime: s.Lifetime, RefreshBefore: s.RefreshBefore,
 		Cache:           session.CacheOptions{MaxSize: int64(s.Cache.MaxSize), MaxStale: s.Cache.MaxStale},
 		MaxPerUser:      s.MaxSessionsPerUser,
 		ExchangeTimeout: c.Timeout,
+		SharedGrant:     c.RefreshTokenScope == "user",
 		Now:             env.Now, Log: env.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	title := c.Title
-	if title == "" {
-		title = c.Name
+	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, idp: client, sessions: sessions, idleTimeout: s.IdleTimeout}
+	if c.Grant == "password" {
+		pr.password = client.Password
 	}
-	return &provider{name: c.Name, title: title, clientID: c.ClientID, idp: client, sessions: sessions, idleTimeout: s.IdleTimeout}, nil
+	return pr, nil
+}
+
+// NewProvider makes the client of one provider as [New] does. It does no I/O; env needs no store.
+func NewProvider(c config.Provider, env Env) (*idp.Provider, error) {
+	return idp.New(providerOptions(c, env))
+}
+
+// providerOptions hands a provider its part of the configuration.
+func providerOptions(c config.Provider, env Env) idp.Options {
+	o := idp.Options{
+		Name: c.Name, Issuer: text(c.Issuer), Grant: c.Grant,
+		ClientID: c.ClientID, ClientAuth: c.ClientAuth, ClientKeyID: c.ClientKeyID, AssertionAudience: c.AssertionAudience,
+		Scopes: c.Scopes, ScopeSeparator: c.ScopeSeparator, ResponseMode: c.ResponseMode, PKCE: c.PKCE,
+		AuthorizeParams: c.AuthorizeParams, TokenParams: c.TokenParams, CallbackParams: c.CallbackParams, StartParams: c.StartParams,
+		TokenRequest: c.TokenRequest, OmitRedirectURI: c.OmitRedirectURI, TokenLifetime: c.TokenLifetime,
+		Identity: c.Identity, Claims: c.Claims, SigningAlg: c.IDTokenSignedResponseAlg, ExtraAudiences: c.ExtraAudiences,
+		AssumeEmailVerified: c.AssumeEmailVerified,
+		InternalURL:         text(c.InternalURL), CAFile: c.CAFile, HTTPProxy: text(c.HTTPProxy),
+		Timeout: c.Timeout, Leeway: c.Leeway, Transport: env.Transport, Now: env.Now, Log: env.Log,
+	}
+	if e := c.OAuth2; e != nil {
+		o.OAuth2 = &idp.Endpoints{
+			Authorize: text(e.AuthorizeURL), Token: text(e.TokenURL), Userinfo: text(e.UserinfoURL),
+			Revoke: text(e.RevokeURL), Introspect: text(e.IntrospectURL), EndSession: text(e.EndSessionURL),
+		}
+	}
+	if !c.ClientSecret.IsZero() {
+		o.ClientSecret = c.ClientSecret.Value
+	}
+	if !c.ClientKey.IsZero() {
+		o.ClientKey = c.ClientKey.Value
+	}
+	if c.ClientCert != nil {
+		o.ClientCert = c.ClientCert.Load
+	}
+	for _, call := range c.Userinfo {
+		o.UserinfoCalls = append(o.UserinfoCalls, idp.UserinfoCall{URL: text(call.URL), As: call.As})
+	}
+	return o
+}
+
+// text is an address as it was written, or empty.
+func text(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return u.String()
+}
+
+// Check finds what only the parts themselves can: rules and claims that do not compile. It does no I/O and asks nobody.
+func Check(cfg *config.Config) error {
+	var errs []error
+	for _, c := range cfg.Providers {
+		if _, err := NewProvider(c, Env{}); err != nil {
+			errs = append(errs, fmt.Errorf("providers.%s: %w", c.Name, err))
+		}
+	}
+	for i, c := range cfg.Routes {
+		if _, err := access.Compile(c.Access); err != nil {
+			errs = append(errs, fmt.Errorf("routes[%d]: %w", i, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func sameSite(word string) http.SameSite {
@@ -180,7 +240,7 @@ func (p *Proxy) addRoute(c config.Route) error {
 	if err != nil {
 		return err
 	}
-	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: rule}
+	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: rule, bearer: p.appToken(c.Bearer.ClientCredentials)}
 	switch {
 	case len(c.Provider) > 0:
 		rt.provider = p.provider(c.Provider[0])
@@ -197,6 +257,23 @@ func (p *Proxy) addRoute(c config.Route) error {
 	}
 	p.routes.add(c.Host, c.Path, rt)
 	return nil
+}
+
+// appToken is the token that a route sends in place of the person's, shared by all routes that want the same; nil without one.
+func (p *Proxy) appToken(c *config.ClientCredentials) *appToken {
+	if c == nil {
+		return nil
+	}
+	pr := p.provider(c.Provider)
+	if p.appTokens[*c] == nil {
+		p.appTokens[*c] = &appToken{
+			limit: finishTimeout, now: p.now,
+			fetch: func(ctx context.Context) (session.Tokens, error) {
+				return pr.idp.ClientCredentials(ctx, c.Scope, c.Audience)
+			},
+		}
+	}
+	return p.appTokens[*c]
 }
 
 // ours tells whether a cookie of this name is Postern's: never sent to an application, never set by one.
@@ -253,9 +330,9 @@ func (p *Proxy) Drain() { p.ready.draining.Store(true) }
 // EndStreams ends open WebSockets (close 1001) and long responses, spread over the time that ctx leaves.
 func (p *Proxy) EndStreams(ctx context.Context) { p.streams.drain(ctx) }
 
-// Close waits for refreshes under way, so that no rotated token is lost, and gives connections to upstreams back.
+// Close waits for refreshes and revocations under way, so that no rotated token is lost, and gives connections to upstreams back.
 func (p *Proxy) Close(ctx context.Context) error {
-	var errs []error
+	errs := []error{p.revoking.close(ctx)}
 	for _, pr := range p.providers {
 		errs = append(errs, pr.sessions.Close(ctx))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,23 +34,24 @@ func (p *Proxy) callback(x *exchange) {
 		p.refuse(x, http.StatusBadRequest, "bad_callback", err)
 		return
 	}
-	begun, err := p.attempts.openState(params.Get("state"), x.origin.String())
-	pr := p.provider(begun.Provider)
-	if err != nil || pr == nil || len(params["state"]) != 1 {
-		p.strayCallback(x, errors.Join(errors.New("state is not ours"), err))
+	pr, begun, failed, err := p.answered(x, params)
+	if err != nil {
+		p.strayCallback(x, failed, err)
 		return
 	}
 	at, err := p.attempts.find(x, pr, begun.ID)
 	if err != nil {
-		p.lateCallback(x, pr, begun, params.Has("error"), err)
+		p.lateCallback(x, pr, begun, failed, err)
 		return
 	}
 	done, first := p.used.claim(at.ID)
 	if first {
-		done.outcome = p.finishSignIn(x, pr, at, idp.Finish{Params: params, Posted: posted, Secret: at.Secret, RedirectURI: p.redirectURI(x)})
+		done.outcome = p.storeSession(x, pr, func(ctx context.Context) (session.Grant, error) {
+			return pr.idp.Finish(ctx, idp.Finish{Params: params, Posted: posted, Secret: at.Secret, RedirectURI: p.redirectURI(x)})
+		})
 		p.used.release(at.ID, done)
 	} else if !done.wait(x.r.Context()) {
-		p.lateCallback(x, pr, begun, params.Has("error"), errors.New("the attempt was used before"))
+		p.lateCallback(x, pr, begun, failed, errors.New("the attempt was used before"))
 		return
 	}
 	p.attempts.expire(x, p.attempts.name(at.ID))
@@ -57,6 +59,7 @@ func (p *Proxy) callback(x *exchange) {
 		p.signInFailed(x, at, done.outcome.err)
 		return
 	}
+	x.reason("signed_in", nil)
 	p.welcome(x, at, done.outcome)
 }
 
@@ -70,12 +73,12 @@ type outcome struct {
 // errNotStored says that the provider signed the person in and the store did not take the session.
 var errNotStored = errors.New("store session")
 
-// finishSignIn exchanges the code and stores the session. A code works once, so a browser that goes away meanwhile
-// (a double click) does not stop it.
-func (p *Proxy) finishSignIn(x *exchange, pr *provider, at attempt, f idp.Finish) outcome {
+// storeSession obtains a grant and stores its session. A code works once, so a browser that goes away meanwhile (a double click) does
+// not stop it.
+func (p *Proxy) storeSession(x *exchange, pr *provider, obtain func(context.Context) (session.Grant, error)) outcome {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), finishTimeout)
 	defer cancel()
-	grant, err := pr.idp.Finish(ctx, f)
+	grant, err := obtain(ctx)
 	if err != nil {
 		return outcome{err: err}
 	}
@@ -103,15 +106,35 @@ func callbackParams(x *exchange) (params url.Values, posted bool, err error) {
 	return x.r.PostForm, true, nil
 }
 
-// strayCallback is a callback that answers nothing we began: a bookmark, a stale tab, or someone else's.
-func (p *Proxy) strayCallback(x *exchange, err error) {
+// answered finds out which provider answers which attempt: the state opens under our keys and names both. Providers have their own names
+// for the parameters. failed says that the answer is an error.
+func (p *Proxy) answered(x *exchange, params url.Values) (pr *provider, begun attempt, failed bool, err error) {
+	for _, pr := range p.providers {
+		state, bad := pr.idp.Callback(params)
+		failed = failed || bad
+		if state == "" {
+			continue
+		}
+		if begun, err = p.attempts.openState(state, x.origin.String()); err == nil && begun.Provider == pr.name {
+			return pr, begun, bad, nil
+		}
+	}
+	return nil, attempt{}, failed, errors.Join(errors.New("state is not ours"), err)
+}
+
+// strayCallback is a callback that answers nothing we began: a bookmark, a stale tab, someone else's, or a provider's refusal without state.
+func (p *Proxy) strayCallback(x *exchange, failed bool, err error) {
 	if _, _, none := p.anySession(x); none == nil {
 		x.reason("callback_with_live_session", nil)
 		p.redirect(x, "/")
 		return
 	}
 	x.reason("stray_callback", err)
-	p.notice(x, http.StatusBadRequest, noticeStray, p.startLink(x, "/", false))
+	say := noticeStray
+	if failed {
+		say = noticeRefused
+	}
+	p.notice(x, http.StatusBadRequest, say, p.startLink(x, "/", false))
 }
 
 // lateCallback is a callback that we began and whose cookie is gone or whose attempt was used: a repeated or bookmarked address, the back
@@ -128,8 +151,12 @@ func (p *Proxy) lateCallback(x *exchange, pr *provider, begun attempt, failed bo
 		return
 	}
 	x.reason("attempt_lost", err)
-	p.begin(x, pr, "/", begun.Count+1)
+	p.begin(x, pr, "/", begun.Count+1, nil)
 }
+
+// refusals are the error codes by which a person, or a provider on their behalf, says no. Others mean that Postern or the provider is set up wrongly.
+// `denied` is LikeCoin's.
+var refusals = []string{"access_denied", "denied", "login_required", "interaction_required", "consent_required", "account_selection_required"}
 
 // signInFailed shows what can be said safely about a sign-in that did not work; the log has the reason.
 func (p *Proxy) signInFailed(x *exchange, at attempt, err error) {
@@ -140,7 +167,7 @@ func (p *Proxy) signInFailed(x *exchange, at attempt, err error) {
 	case errors.Is(err, errNotStored):
 		x.Header().Set("Retry-After", "5")
 		p.notice(x, http.StatusServiceUnavailable, noticeStoreDown, again)
-	case errors.As(err, &refused) && refused.Code == "access_denied":
+	case errors.As(err, &refused) && slices.Contains(refusals, refused.Code):
 		p.notice(x, http.StatusForbidden, noticeRefused, again)
 	case errors.As(err, &refused) && (refused.Code == "temporarily_unavailable" || refused.Code == "server_error"), unavailable(err):
 		x.Header().Set("Retry-After", "5")
@@ -158,8 +185,9 @@ func (p *Proxy) welcome(x *exchange, at attempt, o outcome) {
 	}
 	http.SetCookie(x, o.cookie)
 	x.verdict.Session = o.session
-	x.reason("signed_in", nil)
-	if o.cookie.SameSite == http.SameSiteStrictMode { // a strict cookie is absent on the hop that comes from the provider's site
+	// A strict cookie is absent on the hop that comes from the provider's site; and what a form of ours redirects to, browsers hold to the form-action
+	// of its page, wherever the application sends them.
+	if o.cookie.SameSite == http.SameSiteStrictMode || x.verdict.Reason == reasonFormSignIn {
 		p.own(x.Header())
 		p.pages.Continue(x, x.r, "You are signed in", at.ReturnTo)
 		return

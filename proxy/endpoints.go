@@ -13,7 +13,7 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 	x.verdict = verdict{Kind: verdictOwn, Reason: name}
 	switch name {
 	case "start", "sign_in", "login":
-		p.only(x, p.startSignIn, http.MethodGet, http.MethodHead)
+		p.only(x, p.startSignIn, http.MethodGet, http.MethodHead, http.MethodPost)
 	case "callback":
 		p.only(x, p.callback, http.MethodGet, http.MethodPost)
 	case "logout", "sign_out":

@@ -28,17 +28,26 @@ func (p *Proxy) askToSignIn(x *exchange) {
 		if p.moveToOrigin(x) {
 			return
 		}
-		p.begin(x, x.route.provider, returnTo(x.target, x.origin, nil, p.prefix), p.attempts.signIns(x))
+		p.begin(x, x.route.provider, returnTo(x.target, x.origin, nil, p.prefix), p.attempts.signIns(x), nil)
 	}
 }
 
 // startSignIn is the endpoint start: it begins a sign-in whether or not there is a session.
 func (p *Proxy) startSignIn(x *exchange) {
+	if x.r.Method == http.MethodPost {
+		p.passwordSignIn(x)
+		return
+	}
 	rd := returnTo(x.r.URL.Query().Get("rd"), x.origin, p.returnHosts, p.prefix)
 	switch visitorOf(x.r) {
 	case person:
-		if !p.moveToOrigin(x) {
-			p.begin(x, p.providerFor(x, rd), rd, p.attempts.signIns(x))
+		if p.moveToOrigin(x) {
+			return
+		}
+		if pr := p.providerFor(x, rd); pr.password != nil {
+			p.showForm(x, pr, rd, p.attempts.signIns(x))
+		} else {
+			p.begin(x, pr, rd, p.attempts.signIns(x), x.r.URL.Query())
 		}
 	case framed:
 		p.notice(x, http.StatusUnauthorized, noticeFramed, p.startLink(x, rd, true))
@@ -47,21 +56,25 @@ func (p *Proxy) startSignIn(x *exchange) {
 	}
 }
 
-// begin sends the browser to the provider with a new attempt. count is how many sign-ins in a row went before it.
-func (p *Proxy) begin(x *exchange, pr *provider, rd string, count int) {
+// begin sends the browser to the provider with a new attempt. count is how many sign-ins in a row went before it; params are what a link to
+// start wants to tell the provider, of which the provider's start_params pass.
+func (p *Proxy) begin(x *exchange, pr *provider, rd string, count int, params url.Values) {
 	if count >= maxSignInsInARow {
 		p.attempts.forgetSignIns(x)
 		p.notice(x, http.StatusBadRequest, noticeLoop, p.startLink(x, rd, false))
 		return
 	}
-	at := attempt{ID: newAttemptID(p.now()), Provider: pr.name, Count: count, ReturnTo: rd}
-	_, _ = rand.Read(at.Secret[:])
+	if pr.password != nil {
+		p.redirect(x, p.startURL(x, rd))
+		return
+	}
+	at := p.newAttempt(pr, rd, count)
 	state, err := p.attempts.state(at, x.origin.String())
 	if err != nil {
 		p.refuse(x, http.StatusInternalServerError, "seal_failed", err)
 		return
 	}
-	address, err := pr.idp.Begin(x.r.Context(), idp.Begin{State: state, Secret: at.Secret, RedirectURI: p.redirectURI(x)})
+	address, err := pr.idp.Begin(x.r.Context(), idp.Begin{State: state, Secret: at.Secret, RedirectURI: p.redirectURI(x), Params: params})
 	if err != nil {
 		x.err = err
 		x.Header().Set("Retry-After", "5")
@@ -73,6 +86,13 @@ func (p *Proxy) begin(x *exchange, pr *provider, rd string, count int) {
 		return
 	}
 	p.redirect(x, address)
+}
+
+// newAttempt is a sign-in about to begin.
+func (p *Proxy) newAttempt(pr *provider, rd string, count int) attempt {
+	at := attempt{ID: newAttemptID(p.now()), Provider: pr.name, Count: count, ReturnTo: rd}
+	_, _ = rand.Read(at.Secret[:]) // never fails since Go 1.24
+	return at
 }
 
 // moveToOrigin sends a navigation on another host than the public one to the same path there, once: where a proxy before us

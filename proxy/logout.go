@@ -12,7 +12,8 @@ import (
 //
 // Flow:
 //  1. a GET that no click on a page of ours explains asks first; a POST from another site is refused;
-//  2. the session ends in the store, and with it every session of the same sign-in on other hosts;
+//  2. the session ends in the store, and with it every session of the same sign-in on other hosts,
+//     and its tokens are revoked at the provider, in the background (RFC 7009);
 //  3. the cookie is expired with the attributes that it was set with;
 //  4. the browser goes to the provider's end_session_endpoint, when it has one (RP-Initiated Logout 1.0), and comes back to
 //     logout/callback.
@@ -79,8 +80,13 @@ func (p *Proxy) endSession(x *exchange, pr *provider, s *session.Session) error 
 	if s.SID != "" {
 		match = session.Match{SID: s.SID}
 	}
-	_, err := pr.sessions.EndMatching(x.r.Context(), match, session.ReasonSignedOut)
-	return err
+	if _, err := pr.sessions.EndMatching(x.r.Context(), match, session.ReasonSignedOut); err != nil {
+		return err
+	}
+	if pr.idp.CanRevoke() && pr.sessions.Revocable(x.r.Context(), s) {
+		p.revoking.revoke(x.r.Context(), pr, s)
+	}
+	return nil
 }
 
 func (p *Proxy) notSignedOut(x *exchange, err error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/config"
 	"postern/proxy/page"
 	"postern/session"
 )
@@ -24,6 +25,9 @@ type Proxy struct {
 	streams    *streams
 	attempts   *attempts
 	used       usedAttempts
+	guesses    guesses
+	revoking   *revoker
+	appTokens  map[config.ClientCredentials]*appToken
 	store      session.Store
 	ready      *readiness
 	admin      http.Handler
@@ -108,6 +112,10 @@ func (p *Proxy) finish(x *exchange) {
 	if v := recover(); v != nil {
 		if v == http.ErrAbortHandler { // the upstream's or client's side of a stream broke: nothing more can be said
 			x.reason("aborted", nil)
+			if x.r.Context().Err() != nil {
+				x.status = statusClientClosed
+				x.reason("client_left", nil)
+			}
 			p.logRequest(x)
 			panic(v)
 		}

@@ -18,9 +18,7 @@ func (p *Proxy) render(x *exchange) {
 	}
 	switch v.Kind {
 	case verdictAllow:
-		began := p.now()
-		defer func() { x.upstream = p.now().Sub(began) }()
-		x.route.upstream.serve(x, x.r, forward{Session: v.Session, Client: x.client, KeepAuthorization: v.Session == nil})
+		p.forward(x)
 	case verdictSignIn:
 		p.askToSignIn(x)
 	case verdictUnavailable:
@@ -34,6 +32,24 @@ func (p *Proxy) render(x *exchange) {
 	default:
 		p.answer(x, http.StatusForbidden, noticeDenied, p.deniedLinks(x)...)
 	}
+}
+
+// forward hands an allowed request to the application.
+func (p *Proxy) forward(x *exchange) {
+	f := forward{Session: x.verdict.Session, Client: x.client, KeepAuthorization: x.verdict.Session == nil}
+	if own := x.route.bearer; own != nil {
+		token, err := own.token(x.r.Context())
+		if err != nil {
+			x.reason("application_token_unavailable", err)
+			x.Header().Set("Retry-After", "10")
+			p.answer(x, http.StatusServiceUnavailable, problems[http.StatusServiceUnavailable])
+			return
+		}
+		f.Bearer, f.KeepAuthorization = token, false
+	}
+	began := p.now()
+	defer func() { x.upstream = p.now().Sub(began) }()
+	x.route.upstream.serve(x, x.r, f)
 }
 
 func (p *Proxy) deniedLinks(x *exchange) []page.Link {
@@ -94,6 +110,7 @@ var problems = map[int]words{
 	http.StatusMisdirectedRequest:    {code: "misdirected", title: "Unknown host", text: "This server does not serve that host name."},
 	http.StatusInternalServerError:   {code: "internal", title: "Something went wrong here", text: "Please try again. If it happens again, name the request to the people who run this site."},
 	http.StatusBadGateway:            {code: "bad_gateway", title: "The application does not answer", text: "It could not be reached. Please try again shortly."},
+	http.StatusServiceUnavailable:    {code: "unavailable", title: "The application cannot be reached at the moment", text: "A part that it depends on does not answer. Please try again shortly."},
 	http.StatusGatewayTimeout:        {code: "gateway_timeout", title: "The application takes too long", text: "It did not answer in time. Please try again."},
 }
 
@@ -149,7 +166,9 @@ func (p *Proxy) notice(x *exchange, status int, say words, links ...page.Link) {
 		n.Details = append([]string{why}, n.Details...)
 	}
 	if x.verdict.Kind == verdictDeny && x.verdict.Session != nil {
-		n.Details = append(n.Details, "Signed in as "+accountName(x.verdict.Session)+".")
+		if name := accountName(x.verdict.Session); name != "" {
+			n.Details = append(n.Details, "Signed in as "+name+".")
+		}
 	}
 	p.own(x.Header())
 	p.pages.Notice(x, x.r, n)

@@ -69,8 +69,26 @@ func returnPath(raw, prefix string) string {
 			return "/"
 		}
 	}
-	return escapeASCII(path) + escapeASCII(rest)
+	query, fragment, has := strings.Cut(rest, "#")
+	if has {
+		fragment = "#" + escapePercent(fragment)
+	}
+	return escapeASCII(path) + escapeASCII(query) + escapeASCII(fragment)
 }
+
+// escapePercent encodes each "%" that begins no escape: parsers refuse it in a fragment, while a query keeps it as it is.
+func escapePercent(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		b.WriteByte(s[i])
+		if s[i] == '%' && (i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2])) {
+			b.WriteString("25")
+		}
+	}
+	return b.String()
+}
+
+func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }
 
 // escapeASCII percent-encodes what must not stand in a Location header or could end an attribute; the rest stays as it is.
 func escapeASCII(s string) string {

@@ -16,6 +16,7 @@ type route struct {
 	rule     access.Rule
 	provider *provider // whose sessions count; nil for public routes of a file without providers
 	upstream *upstream // nil only where the rule denies everyone
+	bearer   *appToken // sent in place of the person's token, when set
 }
 
 // table finds the most specific route: exact host, then the longest *.wildcard, then no host; on the host the longest

@@ -170,6 +170,7 @@ func TestOtherUpgradesAreRemoved(t *testing.T) {
 		"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n" + key + "\r\n",
 		"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n" + key + "\r\nhi",
+		"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n" + key + "\r\nhi",
 		"GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + key + "\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: TLS/1.0\r\n\r\n",
 	} {
@@ -185,7 +186,8 @@ func TestEventsAreFlushedAndEndCleanly(t *testing.T) {
 	for _, tt := range []struct {
 		kind  string
 		clean bool
-	}{{"text/event-stream; charset=utf-8", true}, {"application/x-ndjson", false}} {
+		time  time.Duration
+	}{{"text/event-stream; charset=utf-8", true, time.Minute}, {"application/x-ndjson", false, time.Second}} {
 		next := make(chan string)
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", r.URL.Query().Get("type"))
@@ -217,9 +219,12 @@ func TestEventsAreFlushedAndEndCleanly(t *testing.T) {
 			}
 		}
 		waitForCount(t, f.streams, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), tt.time)
 		defer cancel()
 		f.streams.drain(ctx)
+		if ctx.Err() != nil {
+			t.Errorf("%s is not ended before the time is over", tt.kind)
+		}
 		if _, err := io.ReadAll(res.Body); (err == nil) != tt.clean {
 			t.Errorf("%s ends with %v", tt.kind, err)
 		}

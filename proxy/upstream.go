@@ -238,6 +238,8 @@ type forward struct {
 	Client clientInfo
 	// KeepAuthorization lets the client's own Authorization pass where there is no session: on public routes.
 	KeepAuthorization bool
+	// Bearer is sent in place of the session's access token, when it is not empty.
+	Bearer string
 }
 
 // serve forwards one request that the gate has let pass, and answers it.
@@ -322,7 +324,10 @@ func rewrite(pr *httputil.ProxyRequest) {
 	cutCookies(h, l.u.o.Ours)
 	authorization := h["Authorization"]
 	setIdentity(h, l.f.Session)
-	if l.f.Session == nil && l.f.KeepAuthorization && len(authorization) > 0 {
+	switch {
+	case l.f.Bearer != "":
+		h.Set("Authorization", "Bearer "+l.f.Bearer)
+	case l.f.Session == nil && l.f.KeepAuthorization && len(authorization) > 0:
 		h["Authorization"] = authorization
 	}
 	l.u.o.Forwarding.set(h, l.f.Client)

@@ -337,6 +337,7 @@ func TestApplicationCannotSetOurCookies(t *testing.T) {
 		u := newFront(t, address, asAlice).u
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Add("Set-Cookie", "__Host-postern=ours")
+			w.Header().Set("X-Ours", "1")
 			u.serve(w, r, forward{})
 		}))
 		defer server.Close()
@@ -352,13 +353,13 @@ func TestApplicationCannotSetOurCookies(t *testing.T) {
 		}
 		_, _ = io.ReadAll(res.Body)
 		res.Body.Close()
-		if len(early) != 1 || early[0].Get("Link") != "</a.css>" || !cmp.Equal(early[0]["Set-Cookie"], []string{"a=early"}) || early[0].Get("Connection") != "" {
+		if len(early) != 1 || early[0].Get("Link") != "</a.css>" || !cmp.Equal(early[0]["Set-Cookie"], []string{"a=early"}) || early[0].Get("Connection") != "" || early[0].Get("X-Ours") != "" {
 			t.Errorf("103 is %v", early)
 		}
 		if diff := cmp.Diff([]string{"__Host-postern=ours", "a=1"}, res.Header["Set-Cookie"]); diff != "" {
 			t.Error(diff)
 		}
-		if len(res.Trailer["Set-Cookie"]) > 0 || res.Trailer.Get("X-Sum") != "1" || res.Header.Get("Alt-Svc") != "" {
+		if len(res.Trailer["Set-Cookie"]) > 0 || res.Trailer.Get("X-Sum") != "1" || res.Header.Get("Alt-Svc") != "" || res.Header.Get("X-Ours") != "1" {
 			t.Errorf("trailer %v, header %v", res.Trailer, res.Header)
 		}
 	}

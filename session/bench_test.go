@@ -10,14 +10,14 @@ import (
 	"postern/session/memstore"
 )
 
-func benchManager(b testing.TB, store session.Store, stale time.Duration) (*session.Manager, http.Header) {
+func benchManager(b testing.TB, store session.Store, stale time.Duration, shared bool) (*session.Manager, http.Header) {
 	b.Helper()
 	up, done := make(chan struct{}), make(chan struct{})
 	m, err := session.NewManager(session.Options{
 		Provider: "main", ClientID: "postern", Issuer: issuer, Ring: ring(b), Store: &announced{Store: store, up: up},
 		Cookie:      session.Cookie{Name: "__Host-postern", Secure: true},
 		IdleTimeout: time.Hour, Lifetime: 12 * time.Hour, RefreshBefore: time.Minute,
-		Cache: session.CacheOptions{MaxStale: stale},
+		Cache: session.CacheOptions{MaxStale: stale}, SharedGrant: shared,
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -35,8 +35,12 @@ func benchManager(b testing.TB, store session.Store, stale time.Duration) (*sess
 	return m, header(&http.Cookie{Name: "theme", Value: "dark"}, c)
 }
 
-func BenchmarkLoadCached(b *testing.B) {
-	m, h := benchManager(b, memstore.New(memstore.Options{}), time.Hour)
+func BenchmarkLoadCached(b *testing.B) { loadCached(b, false) }
+
+func BenchmarkLoadCachedSharedGrant(b *testing.B) { loadCached(b, true) }
+
+func loadCached(b *testing.B, shared bool) {
+	m, h := benchManager(b, memstore.New(memstore.Options{}), time.Hour, shared)
 	b.ReportAllocs()
 	for b.Loop() {
 		s, err := m.Load(context.Background(), h)
@@ -52,14 +56,16 @@ func BenchmarkLoadCached(b *testing.B) {
 
 // The way of every request must stay free of garbage.
 func TestLoadCachedAllocates(t *testing.T) {
-	m, h := benchManager(t, memstore.New(memstore.Options{}), time.Hour)
-	n := testing.AllocsPerRun(1000, func() {
-		if _, err := m.Load(context.Background(), h); err != nil {
-			t.Fatal(err)
+	for _, shared := range []bool{false, true} {
+		m, h := benchManager(t, memstore.New(memstore.Options{}), time.Hour, shared)
+		n := testing.AllocsPerRun(1000, func() {
+			if _, err := m.Load(context.Background(), h); err != nil {
+				t.Fatal(err)
+			}
+		})
+		t.Logf("shared grant %v: %v allocations", shared, n)
+		if n > 0 {
+			t.Errorf("shared grant %v: %v allocations for a request from the cache, want none", shared, n)
 		}
-	})
-	t.Logf("%v allocations", n)
-	if n > 3 {
-		t.Errorf("%v allocations for a request from the cache, want at most 3", n)
 	}
 }

@@ -16,6 +16,9 @@ import (
 // slotWeight is about what a slot costs beside the strings of its session.
 const slotWeight = 1200
 
+// sharedWeight is about what it costs to keep a session together with its grant, whose strings it does not copy.
+const sharedWeight = 700
+
 // slot is what this process knows of one session.
 type slot struct {
 	view    atomic.Pointer[view] // nil until it was read
@@ -24,6 +27,7 @@ type slot struct {
 	touched atomic.Int64         // last touch that was tried, in Unix milliseconds
 	told    atomic.Bool          // its end by time was logged
 	weight  atomic.Uint32
+	shared  atomic.Pointer[Session] // the session of view with its grant, if that is shared
 
 	mu   sync.Mutex
 	read *read // guarded by mu; the read under way that later requests may share
@@ -105,6 +109,9 @@ func (m *Manager) confirm(ctx context.Context, sl *slot, t *ticket) (*view, erro
 
 // fetch reads the session of t once.
 func (m *Manager) fetch(ctx context.Context, sl *slot, t *ticket) (*view, error) {
+	if isGrant(t.key) {
+		return m.fetchGrant(ctx, sl, t.key)
+	}
 	v := m.beginView(sl)
 	rec, err := m.o.Store.Get(ctx, t.key)
 	switch {
@@ -136,7 +143,7 @@ func (m *Manager) known(key string, sl *slot) *Session {
 	m.mu.Lock()
 	f := m.flights[key]
 	m.mu.Unlock()
-	if r := f.result(); r != nil && (s == nil || r.Version > s.Version) {
+	if r := f.result(); r != nil && (s == nil || r.order() > s.order()) {
 		s = r
 	}
 	return s
@@ -152,7 +159,7 @@ func (m *Manager) learn(key string, sl *slot, v *view) *view {
 			sl.mu.Unlock()
 			return cur
 		}
-		if v.s != nil && cur.s.Version > v.s.Version {
+		if v.s != nil && cur.s.order() > v.s.order() {
 			v.s = cur.s
 		}
 		if cur.read.After(v.read) {
@@ -176,6 +183,12 @@ func (m *Manager) weigh(key string, sl *slot, s *Session) {
 		w += len(s.Identity.User) + len(s.Identity.Email) + len(s.Identity.Name) + len(s.Identity.PreferredUsername)
 		for _, g := range s.Identity.Groups {
 			w += 16 + len(g)
+		}
+		for name, value := range s.Extra {
+			w += 48 + len(name) + len(value)
+		}
+		if s.shares {
+			w += sharedWeight
 		}
 	}
 	sl.weight.Store(uint32(min(w, math.MaxUint32)))
@@ -207,7 +220,13 @@ func (sl *slot) use(at time.Time) {
 
 // open opens a record.
 func (m *Manager) open(t *ticket, rec Record) (*Session, error) {
-	payload, err := seal.Decrypt(&t.dataKey, rec.Sealed, m.place(t.key, rec.Version))
+	var payload []byte
+	var err error
+	if place := m.place(t.key, rec.Version); isGrant(t.key) {
+		payload, _, err = m.ring.OpenBytes(purposeGrant, rec.Sealed, place)
+	} else {
+		payload, err = seal.Decrypt(&t.dataKey, rec.Sealed, place)
+	}
 	if err != nil {
 		return nil, &EndedError{ReasonTampered}
 	}
@@ -219,6 +238,9 @@ func (m *Manager) open(t *ticket, rec Record) (*Session, error) {
 		return nil, &EndedError{ReasonTampered}
 	}
 	s.key, s.dataKey, s.Version, s.Seen = t.key, t.dataKey, rec.Version, rec.Seen
+	if s.shares || isGrant(s.key) {
+		s.grants = m.grantKeys(s.Issuer, s.Subject)
+	}
 	m.schedule(s)
 	return s, nil
 }
@@ -228,6 +250,9 @@ func (m *Manager) record(s *Session) (Record, error) {
 	payload, err := m.codec.encode(s)
 	if err != nil {
 		return Record{}, err
+	}
+	if isGrant(s.key) {
+		return Record{Version: s.Version, Sealed: m.ring.SealBytes(purposeGrant, payload, m.place(s.key, s.Version))}, nil
 	}
 	sealed, err := seal.Encrypt(&s.dataKey, payload, m.place(s.key, s.Version))
 	if err != nil {

@@ -16,6 +16,8 @@ const (
 	// payloadFormat is the first byte of a stored session. A change that older binaries cannot ignore takes the next number;
 	// new optional fields do not, because decoding skips fields that it does not know.
 	payloadFormat = 1
+	// sharedFormat is the same of a session whose tokens are in its grant. To older binaries it must be no session.
+	sharedFormat = 2
 
 	// maxPayload bounds a session before compression, when it is written and when it is read.
 	maxPayload = 1 << 20
@@ -88,6 +90,12 @@ type stored struct {
 	SignIn    string   `cbor:"20,keyasint,omitempty"`
 	Browser   string   `cbor:"21,keyasint,omitempty"`
 	Unknown   int      `cbor:"22,keyasint,omitempty"`
+
+	Extra map[string]string `cbor:"23,keyasint,omitempty"`
+
+	// Of a shared grant.
+	Stamp int64  `cbor:"24,keyasint,omitempty"`
+	Gone  Reason `cbor:"25,keyasint,omitempty"`
 }
 
 // packed is a token. One part is the token itself; more are the decoded parts of a JWT, which compress better than their base64.
@@ -132,7 +140,8 @@ func (c *codec) encode(s *Session) ([]byte, error) {
 		Access: pack(s.Tokens.Access), Refresh: pack(s.Tokens.Refresh), ID: pack(s.Tokens.ID),
 		Obtained: millis(s.Tokens.Obtained), Expiry: millis(s.Tokens.Expiry), Scope: s.Tokens.Scope,
 		Provider: s.Provider, Created: millis(s.Created), Ends: millis(s.Ends),
-		SignIn: s.SignIn, Browser: s.Browser, Unknown: s.unknown,
+		SignIn: s.SignIn, Browser: s.Browser, Unknown: s.unknown, Extra: s.Extra,
+		Stamp: s.stamp, Gone: s.gone,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode session: %w", err)
@@ -140,12 +149,16 @@ func (c *codec) encode(s *Session) ([]byte, error) {
 	if len(plain) > maxPayload {
 		return nil, fmt.Errorf("encode session: %d bytes are more than %d", len(plain), maxPayload)
 	}
-	return c.zenc.EncodeAll(plain, []byte{payloadFormat}), nil
+	format := byte(payloadFormat)
+	if s.shares {
+		format = sharedFormat
+	}
+	return c.zenc.EncodeAll(plain, []byte{format}), nil
 }
 
 // decode is the inverse of encode. It never panics and never needs more than a bounded amount of memory, whatever payload is.
 func (c *codec) decode(payload []byte) (*Session, error) {
-	if len(payload) == 0 || payload[0] != payloadFormat {
+	if len(payload) == 0 || payload[0] != payloadFormat && payload[0] != sharedFormat {
 		return nil, errFormat
 	}
 	plain, err := c.zdec.DecodeAll(payload[1:], nil)
@@ -160,6 +173,7 @@ func (c *codec) decode(payload []byte) (*Session, error) {
 		Grant: Grant{
 			Issuer: w.Issuer, Subject: w.Subject, SID: w.SID, AuthTime: fromMillis(w.AuthTime), ACR: w.ACR,
 			Identity: Identity{User: w.User, Email: w.Email, Name: w.Name, PreferredUsername: w.Preferred, Groups: w.Groups},
+			Extra:    w.Extra,
 			Tokens: Tokens{
 				Access: w.Access.token(), Refresh: w.Refresh.token(), ID: w.ID.token(),
 				Obtained: fromMillis(w.Obtained), Expiry: fromMillis(w.Expiry), Scope: w.Scope,
@@ -167,6 +181,7 @@ func (c *codec) decode(payload []byte) (*Session, error) {
 		},
 		Provider: w.Provider, Created: fromMillis(w.Created), Ends: fromMillis(w.Ends),
 		SignIn: w.SignIn, Browser: w.Browser, unknown: w.Unknown,
+		shares: payload[0] == sharedFormat, stamp: w.Stamp, gone: w.Gone,
 	}, nil
 }
 

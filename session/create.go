@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -22,8 +24,8 @@ type CreateOptions struct {
 // Create makes a session with a new id and a new key and returns it with the cookie to set. It is in the store, and can be found by
 // its index entries, when Create returns.
 func (m *Manager) Create(ctx context.Context, g Grant, o CreateOptions) (*Session, *http.Cookie, error) {
-	if g.Subject == "" || g.Issuer == "" || g.Tokens.Access == "" {
-		return nil, nil, errors.New("create session: grant without issuer, subject or access token")
+	if g.Issuer == "" || g.Tokens.Access == "" {
+		return nil, nil, errors.New("create session: grant without issuer or access token")
 	}
 	if m.o.Issuer != "" && g.Issuer != m.o.Issuer {
 		return nil, nil, errors.New("create session: grant of another issuer")
@@ -52,15 +54,31 @@ func (m *Manager) Create(ctx context.Context, g Grant, o CreateOptions) (*Sessio
 	if err != nil {
 		return nil, nil, fmt.Errorf("create session: %w", err)
 	}
+	if m.o.SharedGrant {
+		if s, rec, err = m.withoutGrant(s); err != nil {
+			return nil, nil, fmt.Errorf("create session: %w", err)
+		}
+	}
 	sl := m.slot(t.key)
 	v := m.beginView(sl)
 	evicted, err := m.o.Store.Create(ctx, t.key, rec, m.o.Lifetime, index)
 	if err != nil {
+		m.putLater(ctx, trim(g), s)
 		return nil, nil, unavailable("create session", err)
 	}
 	sl.use(now)
 	v.s = s
 	m.learn(t.key, sl, &v)
+	if s.shares {
+		// After the session, see Revocable. Nobody has its cookie yet.
+		grant, err := m.putGrant(ctx, trim(g), s.grants)
+		if err != nil {
+			m.putLater(ctx, trim(g), s)
+			_, _ = m.end(ctx, t.key, ReasonStoreMiss, false, m.indexNames(s))
+			return nil, nil, unavailable("create session", err)
+		}
+		s = sl.share(s, grant)
+	}
 	m.log.InfoContext(ctx, "session created", "session", s.Handle())
 
 	// The new session stands whatever becomes of these; what fails is tried again in the background.
@@ -73,8 +91,24 @@ func (m *Manager) Create(ctx context.Context, g Grant, o CreateOptions) (*Sessio
 	return s, m.cookie(value), nil
 }
 
-// trim gives the times of g the precision that they have in the store.
+const (
+	// maxExtra and maxExtraSize bound Grant.Extra and one member of it, its name included.
+	maxExtra     = 16
+	maxExtraSize = 1 << 10
+)
+
+// trim gives the times of g the precision that they have in the store, and keeps of Extra what is stored: a copy, of no more than
+// fits. A claim that is too long must not cost a person the session.
 func trim(g Grant) Grant {
+	if g.Extra != nil {
+		extra := make(map[string]string, min(len(g.Extra), maxExtra))
+		for _, name := range slices.Sorted(maps.Keys(g.Extra)) {
+			if len(extra) < maxExtra && len(name)+len(g.Extra[name]) <= maxExtraSize {
+				extra[name] = g.Extra[name]
+			}
+		}
+		g.Extra = extra
+	}
 	g.AuthTime = fromMillis(millis(g.AuthTime))
 	g.Tokens.Obtained = fromMillis(millis(g.Tokens.Obtained))
 	g.Tokens.Expiry = fromMillis(millis(g.Tokens.Expiry))

@@ -23,6 +23,9 @@ var errNoReason = errors.New("end session: no reason")
 // background for a while.
 func (m *Manager) End(ctx context.Context, s *Session, why Reason) error {
 	_, err := m.end(ctx, s.key, why, false, m.indexNames(s))
+	if err == nil && s.grant != nil {
+		m.Revocable(ctx, s) // the last one leaves no tokens behind
+	}
 	return err
 }
 

@@ -162,7 +162,6 @@ func TestCreateReplaces(t *testing.T) {
 func TestCreateRefusesHalfGrants(t *testing.T) {
 	f := replica(t, nil, nil)
 	for name, change := range map[string]func(*session.Grant){
-		"no subject":   func(g *session.Grant) { g.Subject = "" },
 		"no issuer":    func(g *session.Grant) { g.Issuer = "" },
 		"other issuer": func(g *session.Grant) { g.Issuer = "https://evil.example" },
 		"no token":     func(g *session.Grant) { g.Tokens.Access = "" },

@@ -1,24 +1,22 @@
 package session
 
-import "postern/session/seal"
+import (
+	"context"
 
-// Decode decodes what a store would hold behind the seal.
-func Decode(payload []byte) (*Session, error) {
-	c, err := newCodec()
-	if err != nil {
-		return nil, err
-	}
-	return c.decode(payload)
-}
+	"postern/session/seal"
+)
+
+// Codec is what turns sessions into what a store holds behind the seal.
+type Codec = codec
+
+// NewCodec makes a Codec.
+func NewCodec() (*Codec, error) { return newCodec() }
+
+// Decode decodes payload.
+func (c *Codec) Decode(payload []byte) (*Session, error) { return c.decode(payload) }
 
 // Encode is the inverse of Decode.
-func Encode(s *Session) ([]byte, error) {
-	c, err := newCodec()
-	if err != nil {
-		return nil, err
-	}
-	return c.encode(s)
-}
+func (c *Codec) Encode(s *Session) ([]byte, error) { return c.encode(s) }
 
 // Key is the store key of s.
 func (s *Session) Key() string { return s.key }
@@ -36,7 +34,7 @@ func (m *Manager) Newer(s *Session) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	payload[0]++
+	payload[0] = 99
 	n := *s
 	n.Version++
 	sealed, err := seal.Encrypt(&s.dataKey, payload, m.place(s.key, n.Version))
@@ -45,3 +43,15 @@ func (m *Manager) Newer(s *Session) (Record, error) {
 
 // Place is what a record under key is bound to.
 func (m *Manager) Place(key string, version int64) string { return string(m.place(key, version)) }
+
+// GrantKeys is where the grant that s shares may lie.
+func (m *Manager) GrantKeys(s *Session) []string { return m.grantKeys(s.Issuer, s.Subject) }
+
+// StoredGrant is what the store holds under key.
+func (m *Manager) StoredGrant(ctx context.Context, key string) *Session {
+	g, _, err := m.getGrant(ctx, key)
+	if err != nil {
+		panic(err)
+	}
+	return g
+}

@@ -93,18 +93,26 @@ func (f *faults) count(op string) int {
 	return f.calls[op]
 }
 
+// opOn names an operation on a shared grant differently.
+func opOn(op, key string) string {
+	if strings.HasPrefix(key, "g:") {
+		return op + " grant"
+	}
+	return op
+}
+
 func (f *faults) Get(ctx context.Context, key string) (rec session.Record, err error) {
-	err = f.do("get", func() error { rec, err = f.Store.Get(ctx, key); return err })
+	err = f.do(opOn("get", key), func() error { rec, err = f.Store.Get(ctx, key); return err })
 	return rec, err
 }
 
 func (f *faults) Create(ctx context.Context, key string, rec session.Record, ttl time.Duration, index []session.IndexEntry) (over []session.IndexEntry, err error) {
-	err = f.do("create", func() error { over, err = f.Store.Create(ctx, key, rec, ttl, index); return err })
+	err = f.do(opOn("create", key), func() error { over, err = f.Store.Create(ctx, key, rec, ttl, index); return err })
 	return over, err
 }
 
 func (f *faults) Swap(ctx context.Context, key string, rec session.Record, from int64) error {
-	return f.do("swap", func() error { return f.Store.Swap(ctx, key, rec, from) })
+	return f.do(opOn("swap", key), func() error { return f.Store.Swap(ctx, key, rec, from) })
 }
 
 func (f *faults) Touch(ctx context.Context, key string, seen time.Time) error {
@@ -112,7 +120,7 @@ func (f *faults) Touch(ctx context.Context, key string, seen time.Time) error {
 }
 
 func (f *faults) End(ctx context.Context, key string, why session.Reason, keep bool, index []session.IndexEntry) (ended bool, err error) {
-	err = f.do("end", func() error { ended, err = f.Store.End(ctx, key, why, keep, index); return err })
+	err = f.do(opOn("end", key), func() error { ended, err = f.Store.End(ctx, key, why, keep, index); return err })
 	return ended, err
 }
 
@@ -122,7 +130,7 @@ func (f *faults) Index(ctx context.Context, name string) (entries []session.Inde
 }
 
 func (f *faults) Acquire(ctx context.Context, key, owner string, ttl time.Duration) (ok bool, err error) {
-	err = f.do("acquire", func() error { ok, err = f.Store.Acquire(ctx, key, owner, ttl); return err })
+	err = f.do(opOn("acquire", key), func() error { ok, err = f.Store.Acquire(ctx, key, owner, ttl); return err })
 	return ok, err
 }
 

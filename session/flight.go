@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,12 +20,16 @@ const leasePoll = time.Second
 // errBusy says that another process refreshes the session and has not finished in time.
 var errBusy = errors.New("another refresh of this session takes long")
 
+// errMoved says that the lease that is held is not that of the grant to refresh.
+var errMoved = errors.New("the shared grant has moved")
+
 // flight is one refresh in this process. Its goroutine ends by itself, see run.
 type flight struct {
 	done chan struct{} // closed when s and err are set; the write may still be under way
 	wake chan struct{} // has something when the session changed
 	s    *Session
 	err  error
+	void atomic.Bool // s could not be written, because another was
 }
 
 func (f *flight) notify() {
@@ -41,7 +46,7 @@ func (f *flight) finish(s *Session, err error) {
 
 // result is the session that the flight yielded, nil when there is none (yet).
 func (f *flight) result() *Session {
-	if f == nil {
+	if f == nil || f.void.Load() {
 		return nil
 	}
 	select {
@@ -179,6 +184,9 @@ func (m *Manager) release(ctx context.Context, key, owner string) {
 func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
+	if isGrant(s.key) {
+		return m.rereadGrant(ctx, s)
+	}
 	sl := m.slot(s.key)
 	v := m.beginView(sl)
 	rec, err := m.o.Store.Get(ctx, s.key)
@@ -218,8 +226,16 @@ func (m *Manager) exchange(ctx context.Context, f *flight, had *Session, refresh
 		f.finish(s, nil)
 		return
 	}
+	if s.key != had.key { // a sign-in has moved the grant to another name, and what it brought is due already
+		f.finish(nil, &RetryError{After: againPause, Err: errMoved})
+		return
+	}
 	if mm := m.memo(s); mm.rejected {
-		f.finish(nil, m.reject(ctx, s))
+		if isGrant(s.key) {
+			f.finish(m.refused(ctx, f, s, errRefused))
+			return
+		}
+		f.finish(m.reject(ctx, s))
 		return
 	}
 	if err := m.blocked(s, now); err != nil {
@@ -228,12 +244,15 @@ func (m *Manager) exchange(ctx context.Context, f *flight, had *Session, refresh
 	}
 	g, err := m.call(ctx, s, refresh)
 	if err != nil {
-		f.finish(m.failed(ctx, s, stored, err))
+		f.finish(m.failed(ctx, f, s, stored, err))
 		return
 	}
 	n := *s
 	n.Grant, n.unknown = merge(s.Grant, g, m.o.Now()), 0
 	n.Version = stored + 1
+	if isGrant(s.key) {
+		n.stamp = m.stamp(s)
+	}
 	m.schedule(&n)
 	if stored < s.Version {
 		// The store has lost our last write (a failover). What is cached must not count as newer than what follows.
@@ -303,7 +322,7 @@ func (m *Manager) save(ctx context.Context, f *flight, s, n *Session, stored int
 	rec, err := m.record(n)
 	if err != nil { // too large
 		m.log.ErrorContext(ctx, "refreshed session cannot be stored", "session", s.Handle(), "err", err)
-		tell(nil, m.reject(ctx, s))
+		tell(m.reject(ctx, s))
 		return
 	}
 	for wait := rewritePause; ; wait = min(2*wait, rewritePauseMax) {
@@ -318,16 +337,21 @@ func (m *Manager) save(ctx context.Context, f *flight, s, n *Session, stored int
 			return
 		case outcome == over:
 			m.log.InfoContext(ctx, "session ended while it was refreshed", "session", s.Handle(), "reason", string(reasonOf(err)))
+			m.forget(f, s)
 			tell(nil, err)
 			return
 		case outcome == changed && other.Tokens.Refresh == s.Tokens.Refresh:
 			// Someone noted a failure with the refresh token that we have exchanged.
 			stored, n.Version = other.Version, other.Version+1
+			if isGrant(n.key) {
+				n.stamp = m.stamp(other)
+			}
 			if rec, err = m.record(n); err == nil {
 				continue
 			}
 		case outcome == changed:
-			// Our lease was lost and someone else refreshed it later than we did.
+			// Our lease was lost and someone else refreshed it later than we did, or signed in to the grant.
+			m.forget(f, s)
 			tell(other, nil)
 			return
 		}
@@ -342,6 +366,15 @@ func (m *Manager) save(ctx context.Context, f *flight, s, n *Session, stored int
 			m.log.ErrorContext(ctx, "refreshed session not stored: the store does not answer", "session", s.Handle())
 			return
 		}
+	}
+}
+
+// forget drops what f has yielded for the grant s and told before it was written. Its stamp may be later than that of what is stored,
+// when clocks differ.
+func (m *Manager) forget(f *flight, s *Session) {
+	if isGrant(s.key) {
+		f.void.Store(true)
+		m.slots.Invalidate(s.key)
 	}
 }
 
@@ -364,6 +397,9 @@ func (m *Manager) write(ctx context.Context, s *Session, rec Record, stored int6
 	werr := m.o.Store.Swap(swap, s.key, rec, stored)
 	if werr == nil {
 		return written, nil, nil
+	}
+	if isGrant(s.key) {
+		return m.lostWrite(ctx, s, rec, stored, werr)
 	}
 	got, err := m.o.Store.Get(ctx, s.key)
 	switch {
@@ -391,7 +427,7 @@ func (m *Manager) write(ctx context.Context, s *Session, rec Record, stored int6
 }
 
 // failed decides what a failed exchange means for the session.
-func (m *Manager) failed(ctx context.Context, s *Session, stored int64, err error) (*Session, error) {
+func (m *Manager) failed(ctx context.Context, f *flight, s *Session, stored int64, err error) (*Session, error) {
 	var re *RefreshError
 	errors.As(err, &re)
 	m.log.WarnContext(ctx, "refresh failed", "session", s.Handle(), "kind", re.Kind.String(), "err", re.Err)
@@ -416,9 +452,12 @@ func (m *Manager) failed(ctx context.Context, s *Session, stored int64, err erro
 		case cur.Tokens.Refresh != s.Tokens.Refresh:
 			return cur, nil
 		}
-		return nil, m.reject(ctx, s)
+		if isGrant(s.key) {
+			return m.refused(ctx, f, s, err)
+		}
+		return m.reject(ctx, s)
 	case Invalid:
-		return nil, m.reject(ctx, s)
+		return m.reject(ctx, s)
 	}
 	return m.doubtful(ctx, s, stored, err)
 }
@@ -429,11 +468,14 @@ func (m *Manager) failed(ctx context.Context, s *Session, stored int64, err erro
 func (m *Manager) doubtful(ctx context.Context, s *Session, stored int64, err error) (*Session, error) {
 	unknown := max(s.unknown, m.memo(s).unknown) + 1
 	if unknown > 1 {
-		return nil, m.reject(ctx, s)
+		return m.reject(ctx, s)
 	}
 	n := *s
 	n.unknown, n.Version = unknown, stored+1
-	version := s.Version
+	if isGrant(s.key) {
+		n.stamp = m.stamp(s)
+	}
+	order := s.order()
 	if rec, rerr := m.record(&n); rerr == nil {
 		sl := m.slot(s.key)
 		v := m.beginView(sl)
@@ -442,12 +484,12 @@ func (m *Manager) doubtful(ctx context.Context, s *Session, stored int64, err er
 		switch outcome {
 		case written:
 			m.learn(s.key, sl, &v)
-			version = n.Version
+			order = n.order()
 		case changed:
 			if other.Tokens.Refresh != s.Tokens.Refresh {
 				return other, nil
 			}
-			version = other.Version
+			order = other.order()
 		case over:
 			return nil, werr
 		}
@@ -456,24 +498,28 @@ func (m *Manager) doubtful(ctx context.Context, s *Session, stored int64, err er
 	if e := s.Tokens.Expiry; e.After(until) {
 		until = e
 	}
-	m.memos.Set(s.key, memo{version: version, until: until, err: err, unknown: unknown})
+	m.memos.Set(s.key, memo{order: order, until: until, err: err, unknown: unknown})
 	return nil, &RetryError{After: until.Sub(m.o.Now()), Err: err}
 }
 
 // reject ends s because its refresh token is of no use, and returns that as an error. Whether or not the store takes it now, this
 // process will not send that token again.
-func (m *Manager) reject(ctx context.Context, s *Session) error {
+func (m *Manager) reject(ctx context.Context, s *Session) (*Session, error) {
+	if isGrant(s.key) {
+		return m.rejectGrant(ctx, s)
+	}
 	m.remember(s, memo{rejected: true})
 	_, _ = m.end(ctx, s.key, ReasonRefreshRejected, false, m.indexNames(s)) // tried again in the background
 	m.markEnded(s.key, ReasonRefreshRejected)
-	return &EndedError{ReasonRefreshRejected}
+	return nil, &EndedError{ReasonRefreshRejected}
 }
 
 // remember notes a failure for the version of s.
 func (m *Manager) remember(s *Session, mm memo) {
 	old := m.memo(s)
-	mm.version = s.Version
+	mm.order = s.order()
 	mm.rejected = mm.rejected || old.rejected
+	mm.looked = mm.looked || old.looked
 	mm.unknown = max(mm.unknown, old.unknown)
 	mm.tries = max(mm.tries, old.tries)
 	m.memos.Set(s.key, mm)

@@ -45,7 +45,11 @@ func indexName(hash []byte) string { return base64.RawURLEncoding.EncodeToString
 
 // indexKeys lists the kinds and values under which s is found.
 func indexKeys(s *Session) [][2]string {
-	keys := [][2]string{{bySubject, s.Subject}, {bySignIn, s.SignIn}}
+	var keys [][2]string
+	if s.Subject != "" {
+		keys = append(keys, [2]string{bySubject, s.Subject})
+	}
+	keys = append(keys, [2]string{bySignIn, s.SignIn})
 	if s.SID != "" {
 		keys = append(keys, [2]string{bySID, s.SID})
 	}

@@ -17,6 +17,7 @@ import (
 //  2. the ticket names the slot: no store call when that is confirmed
 //  3. else the store is read, once for all requests that wait for it
 //  4. lifetime and idle limit are decided on what is known then
+//  5. a session that shares its grant is completed with that, which is cached and read in the same way
 func (m *Manager) Load(ctx context.Context, h http.Header) (*Session, error) {
 	var values [maxCookies]string
 	n := cookieValues(h, m.o.Cookie.Name, &values)
@@ -67,7 +68,7 @@ func (m *Manager) load(ctx context.Context, value string) (*Session, error) {
 	case v.ended != "":
 		return nil, &EndedError{v.ended}
 	case m.watched.Load() && m.current(sl, v, now) && m.over(sl, v.s, now) == "":
-		return v.s, nil
+		return m.whole(ctx, sl, v.s)
 	case !now.Before(v.s.Ends):
 		m.tell(t.key, sl, ReasonLifetime)
 		return nil, &EndedError{ReasonLifetime}
@@ -84,7 +85,15 @@ func (m *Manager) load(ctx context.Context, value string) (*Session, error) {
 		m.tell(t.key, sl, why)
 		return nil, &EndedError{why}
 	}
-	return v.s, nil
+	return m.whole(ctx, sl, v.s)
+}
+
+// whole is s with its grant, if it shares one.
+func (m *Manager) whole(ctx context.Context, sl *slot, s *Session) (*Session, error) {
+	if !s.shares {
+		return s, nil
+	}
+	return m.withGrant(ctx, sl, s)
 }
 
 // over says whether the session's time is up. These two ends need no write: every replica sees them.

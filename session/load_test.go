@@ -208,6 +208,16 @@ func TestKeyRotationKeepsSessions(t *testing.T) {
 	if n != 2 || err != nil {
 		t.Errorf("ended %d sessions of both keys, want 2 (%v)", n, err)
 	}
+	// And an end removes the entries that were made under the old key.
+	old, h = f.signIn(f.grant(0), session.CreateOptions{})
+	if err := rotated.End(t.Context(), rotated.mustLoad(h), session.ReasonSignedOut); err != nil {
+		t.Fatal(err)
+	}
+	before := f.store.count("end")
+	f.EndMatching(t.Context(), session.Match{SignIn: old.SignIn}, session.ReasonAdmin)
+	if n := f.store.count("end"); n != before {
+		t.Error("an index entry of the old key is left")
+	}
 }
 
 // A184: values that were swapped, or put back after they were replaced, do not open.

@@ -138,9 +138,13 @@ func TestRedisDumpHoldsNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkLoadRedis(b *testing.B) {
+func BenchmarkLoadRedis(b *testing.B) { loadRedis(b, false) }
+
+func BenchmarkLoadRedisSharedGrant(b *testing.B) { loadRedis(b, true) }
+
+func loadRedis(b *testing.B, shared bool) {
 	server := redistest.Start(b, redistest.Options{Forgetful: true})
-	m, h := benchManager(b, redisStore(b, server), 0)
+	m, h := benchManager(b, redisStore(b, server), 0, shared)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := m.Load(context.Background(), h); err != nil {

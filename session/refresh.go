@@ -36,12 +36,18 @@ type RefreshFunc func(ctx context.Context, s *Session) (Grant, error)
 // The refresh runs on its own, however soon ctx ends. Errors are [*EndedError], [*RetryError] when the token has run out and cannot
 // be refreshed just now, and [ErrUnavailable].
 func (m *Manager) Fresh(ctx context.Context, s *Session, refresh RefreshFunc) (*Session, error) {
+	if s.grant != nil {
+		return m.freshShared(ctx, s, refresh, (*Manager).Fresh)
+	}
 	now := m.o.Now()
 	if !s.due.IsZero() && !now.Before(s.due) {
 		return m.renew(ctx, s, refresh, false)
 	}
 	// Without a refresh token, a token that runs out ends the session.
 	if e := s.Tokens.Expiry; s.due.IsZero() && !e.IsZero() && !now.Before(e) {
+		if isGrant(s.key) {
+			return m.ranOut(ctx, s, refresh)
+		}
 		_, _ = m.end(ctx, s.key, ReasonTokenExpired, false, m.indexNames(s)) // times tell it even if this fails
 		return nil, &EndedError{ReasonTokenExpired}
 	}
@@ -51,6 +57,9 @@ func (m *Manager) Fresh(ctx context.Context, s *Session, refresh RefreshFunc) (*
 // Refresh is Fresh for a person who asks for it now: it refreshes though it is not due, and waits for the result. It returns s when
 // there is no refresh token. What the rules for refresh tokens forbid at the moment is [*RetryError].
 func (m *Manager) Refresh(ctx context.Context, s *Session, refresh RefreshFunc) (*Session, error) {
+	if s.grant != nil {
+		return m.freshShared(ctx, s, refresh, (*Manager).Refresh)
+	}
 	if s.Tokens.Refresh == "" {
 		return m.Fresh(ctx, s, refresh)
 	}
@@ -65,8 +74,11 @@ func (m *Manager) renew(ctx context.Context, s *Session, refresh RefreshFunc, fo
 	if v := sl.view.Load(); v != nil && v.ended != "" {
 		return nil, &EndedError{v.ended}
 	}
-	if known := m.known(s.key, sl); known != nil && known.Version > s.Version {
+	if known := m.known(s.key, sl); known != nil && known.order() > s.order() {
 		s = known
+	}
+	if s.gone != "" {
+		return nil, &EndedError{s.gone}
 	}
 	now := m.o.Now()
 	if !s.dueAt(now, had, force) {
@@ -118,18 +130,19 @@ func (s *Session) orError(now time.Time, force bool, err error) (*Session, error
 
 // memo remembers that the last refresh of a session failed.
 type memo struct {
-	version  int64 // what the failure was about; a newer version makes it void
+	order    int64 // of what the failure was about; anything newer makes it void
 	until    time.Time
 	err      error
 	tries    int  // in a row that may be sent again
 	unknown  int  // like Session.unknown, when the store did not take that
 	rejected bool // the refresh token must not be sent again: the session is to end
+	looked   bool // a newer grant was looked for since, see refused
 }
 
 // memo returns what is remembered about the refresh token of s.
 func (m *Manager) memo(s *Session) memo {
 	mm, ok := m.memos.GetIfPresent(s.key)
-	if !ok || mm.version < s.Version {
+	if !ok || mm.order < s.order() {
 		return memo{}
 	}
 	return mm

@@ -76,6 +76,9 @@ func TestStormIsOneExchange(t *testing.T) {
 		if n := len(p.calls()); n != 1 {
 			t.Errorf("%d exchanges, want 1", n)
 		}
+		if n := a.store.count("acquire"); n != 1 {
+			t.Errorf("the latecomer took the lease again")
+		}
 	})
 }
 
@@ -719,13 +722,13 @@ func TestLeaseOutlivesTheExchange(t *testing.T) {
 		s := load()
 		p.delay = 9 * time.Second
 		f.store.set(func(op string) error {
-			if op == "swap" { // the store is slow, too
+			if op == "get" || op == "swap" { // the store is slow, too: all that takes longer than one lease
 				time.Sleep(4 * time.Second)
 			}
 			return nil
 		}, nil)
 		go f.Fresh(t.Context(), s, p.refresh)
-		for range 12 {
+		for range 16 {
 			time.Sleep(time.Second)
 			if ok, _ := f.store.Store.Acquire(t.Context(), s.Key(), "thief", time.Second); ok {
 				t.Fatal("the lease was free while a token was being exchanged")
@@ -843,10 +846,10 @@ func TestSlowReadDoesNotUndoRefresh(t *testing.T) {
 		f, p, load := refreshed(t, 10*time.Minute)
 		s := load()
 		read := make(chan struct{})
-		var first sync.Once
+		var held atomic.Bool
 		f.store.set(nil, func(op string) error {
-			if op == "get" {
-				first.Do(func() { <-read })
+			if op == "get" && held.CompareAndSwap(false, true) {
+				<-read
 			}
 			return nil
 		})

@@ -47,13 +47,17 @@ type Identity struct {
 
 // Grant is what one sign-in or one refresh yields.
 type Grant struct {
+	// Subject is empty where the provider does not tell who signed in. Such a session is not found by its person.
 	Issuer, Subject string
 	// SID is the provider's name for its own session, when it tells.
 	SID      string
 	AuthTime time.Time
 	ACR      string
 	Identity Identity
-	Tokens   Tokens
+	// Extra holds what else the configuration takes from the provider's claims, by name: at most 16 members of 1 KiB each. More is
+	// left out.
+	Extra  map[string]string
+	Tokens Tokens
 }
 
 // Session is what is remembered about one signed-in browser. It is a snapshot that requests and the cache share:
@@ -79,6 +83,15 @@ type Session struct {
 	must    time.Time // from when on requests wait for the refresh
 	// unknown counts how often the present refresh token was sent without anyone knowing what became of it.
 	unknown int
+
+	// See grant.go. In the store a session that shares its grant has no tokens and no identity of its own, but the places where the
+	// grant may lie. As it is used it has both, and the two parts that it was made of.
+	shares     bool
+	grants     []string
+	own, grant *Session
+	// A grant has these: the order of its writes, and why it has no tokens, if so.
+	stamp int64
+	gone  Reason
 }
 
 // Handle is a short public name of the session for logs. It opens nothing.
@@ -89,6 +102,7 @@ func (s *Session) RefreshDue() time.Time { return s.due }
 
 // handle is the beginning of the hash that the store key is.
 func handle(key string) string {
+	key = strings.TrimPrefix(key, grantPrefix)
 	b, err := base64.RawURLEncoding.DecodeString(key)
 	if err != nil || len(b) < 6 {
 		return ""

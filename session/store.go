@@ -26,6 +26,8 @@ type Record struct {
 	Ended Reason
 	// Sealed is the session, sealed under its data key. The store cannot read it.
 	Sealed []byte
+	// TTL is for Swap alone: how long the record is to live from then on at least. 0 leaves its time to live as it is.
+	TTL time.Duration
 }
 
 // IndexEntry is one line under which a session can be found without its cookie.
@@ -60,8 +62,8 @@ type Store interface {
 	Create(ctx context.Context, key string, rec Record, ttl time.Duration, index []IndexEntry) (evicted []IndexEntry, err error)
 
 	// Swap replaces the sealed value if the record lives and has version from; the record then has version from+1. Of rec only
-	// Sealed is read: the time to live and Seen stay. It is ErrNone when there is no record, ErrConflict when it has another
-	// version or has ended.
+	// Sealed and TTL are read: Seen stays, and the time to live never gets shorter. It is ErrNone when there is no record,
+	// ErrConflict when it has another version or has ended.
 	Swap(ctx context.Context, key string, rec Record, from int64) error
 
 	// Touch sets Seen of a record that lives. It never creates one (ErrNone), never touches a tombstone (ErrConflict) and never

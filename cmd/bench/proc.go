@@ -19,6 +19,16 @@ import (
 	"time"
 )
 
+// A group is the processes of one run.
+type group struct{ processes []*process }
+
+// wait waits for all of them, which the end of their context ends.
+func (g *group) wait() {
+	for _, p := range g.processes {
+		<-p.ends
+	}
+}
+
 // A process is one that bench started. It ends with the context that it was started with.
 type process struct {
 	cmd  *exec.Cmd
@@ -27,7 +37,7 @@ type process struct {
 }
 
 // start runs a program. Its standard output is out; of what it says on standard error the end is kept.
-func start(ctx context.Context, out io.Writer, program string, args ...string) (*process, error) {
+func (g *group) start(ctx context.Context, out io.Writer, program string, args ...string) (*process, error) {
 	p := &process{cmd: exec.CommandContext(ctx, program, args...), ends: make(chan struct{}), log: &tail{}}
 	p.cmd.Stdout, p.cmd.Stderr = out, p.log
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
@@ -37,6 +47,7 @@ func start(ctx context.Context, out io.Writer, program string, args ...string) (
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
+	g.processes = append(g.processes, p)
 	go func() { // ends with the process
 		_ = p.cmd.Wait() // that it ended is all that matters
 		close(p.ends)
@@ -45,7 +56,7 @@ func start(ctx context.Context, out io.Writer, program string, args ...string) (
 }
 
 // startPart runs this program again as one of its parts, and returns the URL that the part prints first.
-func startPart(ctx context.Context, args ...string) (*process, string, error) {
+func (g *group) startPart(ctx context.Context, args ...string) (*process, string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, "", err
@@ -54,15 +65,14 @@ func startPart(ctx context.Context, args ...string) (*process, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	p, err := start(ctx, w, self, args...)
+	defer r.Close() // the part prints no more than that line
+	p, err := g.start(ctx, w, self, args...)
 	w.Close()
 	if err != nil {
-		r.Close()
 		return nil, "", err
 	}
-	line, err := bufio.NewReader(r).ReadString('\n') // the part prints no more
+	line, err := bufio.NewReader(r).ReadString('\n')
 	if err != nil {
-		r.Close()
 		return nil, "", fmt.Errorf("start %s: %w: %s", args[0], err, p.log)
 	}
 	return p, strings.TrimSpace(line), nil

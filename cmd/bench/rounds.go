@@ -31,12 +31,13 @@ func bench(ctx context.Context, out io.Writer, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	s := &stack{}
+	defer s.wait()
 	ctx, down := context.WithCancel(ctx)
 	defer down()
 	where := machine()
 	fmt.Fprintln(out, "building and starting …")
-	s, err := up(ctx, dir, o)
-	if err != nil {
+	if err := s.up(ctx, dir, o); err != nil {
 		return err
 	}
 	targets := s.targets

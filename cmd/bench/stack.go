@@ -32,6 +32,7 @@ const (
 
 // A stack is all that runs while bench measures.
 type stack struct {
+	group
 	targets  []*target
 	redis    *process
 	versions string
@@ -50,45 +51,44 @@ var variants = []struct {
 }
 
 // up starts everything and signs in. All of it ends with ctx.
-func up(ctx context.Context, dir string, o options) (*stack, error) {
+func (s *stack) up(ctx context.Context, dir string, o options) error {
 	program, version, err := build(ctx, dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := &stack{}
-	_, app, err := startPart(ctx, "upstream")
+	_, app, err := s.startPart(ctx, "upstream")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.targets = append(s.targets, &target{name: direct, address: host(app), path: plainPath, quick: true})
 	for _, name := range []string{bare, "bare again (noise)"} {
-		p, at, err := startPart(ctx, "bare", app)
+		p, at, err := s.startPart(ctx, "bare", app)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		s.targets = append(s.targets, &target{name: name, address: host(at), path: plainPath, proxy: p, quick: name == bare})
 	}
 
 	redis, redisVersion, err := s.startRedis(ctx, dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.versions = version + ", redis-server " + redisVersion
 	ports := make([]int, len(variants)+1)
 	var callbacks []string
 	for i := range ports {
 		if ports[i], err = freePort(); err != nil {
-			return nil, err
+			return err
 		}
 		callbacks = append(callbacks, "http://"+address(ports[i])+"/oauth2/callback")
 	}
-	_, issuer, err := startPart(ctx, "provider", "--listen="+address(ports[len(variants)]), "--callbacks="+strings.Join(callbacks, ","))
+	_, issuer, err := s.startPart(ctx, "provider", "--listen="+address(ports[len(variants)]), "--callbacks="+strings.Join(callbacks, ","))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	key, err := exec.CommandContext(ctx, program, "keygen").Output()
 	if err != nil {
-		return nil, fmt.Errorf("postern keygen: %w", err)
+		return fmt.Errorf("postern keygen: %w", err)
 	}
 	for i, v := range variants {
 		if o.quick && !v.quick {
@@ -99,23 +99,23 @@ func up(ctx context.Context, dir string, o options) (*stack, error) {
 			"providers:\n  corp: {issuer: '%s', client_id: bench, client_secret: secret}\nroutes:\n  - upstream: %s\n",
 			strings.TrimSpace(string(key)), redis, i, v.config, issuer, app)
 		if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
-			return nil, err
+			return err
 		}
 		admin, err := freePort()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		at := address(ports[i])
-		p, err := start(ctx, io.Discard, program, append([]string{"--config", config, "--listen", at, "--admin-listen", address(admin)}, v.args...)...)
+		p, err := s.start(ctx, io.Discard, program, append([]string{"--config", config, "--listen", at, "--admin-listen", address(admin)}, v.args...)...)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := p.listening(ctx, at); err != nil {
-			return nil, err
+			return err
 		}
 		cookie, err := signIn(ctx, "http://"+at+signedPath)
 		if err != nil {
-			return nil, fmt.Errorf("sign in to %s: %w: %s", v.name, err, p.log)
+			return fmt.Errorf("sign in to %s: %w: %s", v.name, err, p.log)
 		}
 		s.targets = append(s.targets, &target{name: v.name, address: at, path: signedPath, cookie: cookie, proxy: p, quick: v.quick})
 		// The yardstick carries the same request as what is measured against it.
@@ -123,7 +123,7 @@ func up(ctx context.Context, dir string, o options) (*stack, error) {
 			t.cookie = cookie
 		}
 	}
-	return s, s.startNginx(ctx, dir, app)
+	return s.startNginx(ctx, dir, app)
 }
 
 // build makes the program as `make build` does.
@@ -158,7 +158,7 @@ func (s *stack) startRedis(ctx context.Context, dir string) (addr, version strin
 	if err != nil {
 		return "", "", err
 	}
-	s.redis, err = start(ctx, io.Discard, "redis-server", "--bind", "127.0.0.1", "--port", fmt.Sprint(port), "--save", "", "--appendonly", "no", "--dir", dir)
+	s.redis, err = s.start(ctx, io.Discard, "redis-server", "--bind", "127.0.0.1", "--port", fmt.Sprint(port), "--save", "", "--appendonly", "no", "--dir", dir)
 	if err != nil {
 		return "", "", err
 	}
@@ -190,7 +190,7 @@ http {
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
 		return err
 	}
-	p, err := start(ctx, io.Discard, program, "-c", config, "-p", dir)
+	p, err := s.start(ctx, io.Discard, program, "-c", config, "-p", dir)
 	if err != nil {
 		return err
 	}

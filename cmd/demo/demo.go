@@ -144,7 +144,10 @@ func (d *demo) stop() error {
 	defer cancelStreams()
 	d.proxy.EndStreams(streams)
 	shutdown(ctx, d.front)
-	err := d.proxy.Close(ctx)
+	// Refreshes get a time of their own: a connection that a browser opened ahead and never used may have taken all of the other.
+	closing, cancelClosing := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancelClosing()
+	err := d.proxy.Close(closing)
 	d.endRun()
 	<-d.runEnded
 	shutdown(ctx, d.app)

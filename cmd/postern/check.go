@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
 
 	"postern/config"
+	"postern/proxy"
 	"postern/session/seal"
 )
 
@@ -18,26 +22,80 @@ func load(o *options) (*config.Config, error) {
 	return config.Load(o.config, config.LoadOptions{Listen: o.listen, AdminListen: o.adminListen, LogLevel: o.logLevel})
 }
 
-// check prints every problem of the file and of the files that it names. It changes nothing and opens no connection.
+func newCheck(o *options) *cobra.Command {
+	var print bool
+	cmd := &cobra.Command{
+		Use: "check", Short: "Check the configuration and print every problem; change nothing, ask nobody", Args: cobra.NoArgs,
+		Long: "check prints every problem of the configuration file and of the files that it names, and opens no connection.\n\n" +
+			"With --print it writes the configuration as it works, presets and defaults filled in, to standard output, and problems to standard\n" +
+			"error. Secrets are shown as [secret], what environment variables hold as ${NAME}.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if print {
+				return printConfig(cmd.OutOrStdout(), cmd.ErrOrStderr(), o)
+			}
+			return check(cmd.OutOrStdout(), o)
+		},
+	}
+	cmd.Flags().BoolVar(&print, "print", false, "print the configuration as it works, without secrets")
+	return cmd
+}
+
+// check says whether the configuration can be used.
 func check(w io.Writer, o *options) error {
+	if _, err := checked(w, o); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%s: good\n", o.config)
+	return err
+}
+
+// printConfig prints the configuration as it works, and what is wrong with it elsewhere.
+func printConfig(w, problems io.Writer, o *options) error {
+	cfg, err := checked(problems, o)
+	if cfg != nil {
+		if _, err := io.WriteString(w, cfg.YAML()); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// checked prints every problem of the file and of the files that it names. It changes nothing and opens no connection. With an error, the
+// configuration is nil where the file itself is at fault.
+func checked(w io.Writer, o *options) (*config.Config, error) {
 	cfg, err := load(o)
 	var problems config.Problems
 	switch {
 	case errors.As(err, &problems):
 	case err != nil:
-		return err
+		return nil, err
 	default:
 		problems = append(cfg.Warnings, cfg.CheckFiles()...)
+	}
+	if cfg != nil && len(problems.Errors()) == 0 {
+		problems = append(problems, compiled(cfg, o.config)...)
 	}
 	for _, p := range problems {
 		fmt.Fprintln(w, p)
 	}
 	if n := len(problems.Errors()); n > 0 {
 		fmt.Fprintf(w, "%s: %s\n", o.config, count(n, "problem"))
-		return quietError{}
+		return cfg, quietError{}
 	}
-	fmt.Fprintf(w, "%s: good\n", o.config)
-	return nil
+	return cfg, nil
+}
+
+// compiled finds what only the parts themselves can, such as an expression that does not compile.
+func compiled(cfg *config.Config, file string) config.Problems {
+	err := proxy.Check(cfg)
+	if err == nil {
+		return nil
+	}
+	var problems config.Problems
+	for line := range strings.Lines(err.Error()) {
+		problems = append(problems, config.Problem{File: file, What: strings.TrimSpace(line)})
+	}
+	return problems
 }
 
 func count(n int, what string) string {

@@ -68,14 +68,13 @@ func newRoot() *cobra.Command {
 			Use: "serve", Short: "Serve (what postern does without a command)", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
 		},
-		&cobra.Command{
-			Use: "check", Short: "Check the configuration and print every problem; change nothing, ask nobody", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return check(cmd.OutOrStdout(), o) },
-		},
+		newCheck(o),
+		newProviders(),
 		&cobra.Command{
 			Use: "keygen", Short: "Print a new key for session.keys", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return keygen(cmd.OutOrStdout()) },
 		},
+		newLogin(o),
 		newHealth(o),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: cobra.NoArgs,

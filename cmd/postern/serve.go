@@ -27,6 +27,7 @@ const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 120 * time.Second
 	maxHeaderBytes    = 64 << 10
+	closeTimeout      = 10 * time.Second // for refreshes under way, after shutdown_timeout
 )
 
 // serve runs Postern until ctx ends, then drains.
@@ -89,7 +90,10 @@ func drain(p *proxy.Proxy, s *servers, c config.Server, log *slog.Logger) error 
 	})
 	err := s.shutdown(ctx)
 	ending.Wait()
-	err = errors.Join(err, p.Close(ctx))
+	// Whatever requests took: a refresh under way holds a token that exists nowhere else.
+	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	err = errors.Join(err, p.Close(closing))
 	if err != nil {
 		log.Warn("stopped before everything had finished", "error", err)
 		return nil // the time was used up as configured: that is no failure of the process
@@ -127,6 +131,7 @@ func openStore(cfg *config.Config, log *slog.Logger) (session.Store, error) {
 	if r == nil {
 		return memstore.New(memstore.Options{}), nil
 	}
+	redisstore.LogTo(log)
 	o := redisstore.Options{URL: r.URL.String(), KeyPrefix: r.KeyPrefix, Timeout: r.Timeout, Log: log}
 	if !r.Password.IsZero() {
 		o.Password = r.Password.Value

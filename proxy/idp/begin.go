@@ -6,10 +6,14 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"net/url"
 	"strings"
 
 	"golang.org/x/oauth2"
 )
+
+// maxStartParam is how long a parameter of an attempt may be.
+const maxStartParam = 512
 
 // Begin is what one attempt to sign in needs.
 type Begin struct {
@@ -22,6 +26,8 @@ type Begin struct {
 	RedirectURI string
 	// Prompt is none, login, consent or select_account, or empty.
 	Prompt string
+	// Params are what whoever begins the attempt would like to add. Only those whose names [Options.StartParams] allows are sent.
+	Params url.Values
 }
 
 // Begin returns the address at the provider to which the browser is sent. While the provider is not discovered the error wraps
@@ -34,26 +40,56 @@ func (p *Provider) Begin(ctx context.Context, b Begin) (authURL string, err erro
 	if err != nil {
 		return "", err
 	}
+	if m.authorize == nil {
+		return "", errors.New("begin sign-in: this provider has no authorization endpoint")
+	}
 	nonce, verifier := p.derive(b.Secret)
 	u := *m.authorize
 	q := u.Query() // RFC 6749 section 3.1: the endpoint's own query stays
-	q.Set("response_type", "code")
-	q.Set("client_id", p.clientID)
-	q.Set("redirect_uri", b.RedirectURI)
-	q.Set("scope", m.scope)
-	q.Set("state", b.State)
-	q.Set("nonce", nonce)
-	q.Set("code_challenge", oauth2.S256ChallengeFromVerifier(verifier))
-	q.Set("code_challenge_method", "S256")
-	if p.responseMode != modeQuery { // query is the default for codes
-		q.Set("response_mode", p.responseMode)
+	for name, value := range p.o.AuthorizeParams {
+		q.Set(name, value)
 	}
+	p.addStartParams(q, b.Params)
 	if b.Prompt != "" {
 		q.Set("prompt", b.Prompt)
 	}
-	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // a plus is a space only in forms
+	// What the protocol needs comes last, so that nothing above can stand in for it.
+	q.Set("response_type", "code")
+	q.Set("client_id", p.clientID)
+	q.Set("redirect_uri", b.RedirectURI)
+	q.Set("state", b.State)
+	if m.scope != "" {
+		q.Set("scope", m.scope)
+	}
+	if p.o.OAuth2 == nil {
+		q.Set("nonce", nonce)
+	}
+	if p.usesPKCE() {
+		q.Set("code_challenge", oauth2.S256ChallengeFromVerifier(verifier))
+		q.Set("code_challenge_method", "S256")
+	}
+	if p.o.ResponseMode != modeQuery { // query is the default for codes
+		q.Set("response_mode", p.o.ResponseMode)
+	}
+	u.RawQuery = encodeQuery(q)
 	return u.String(), nil
 }
+
+// usesPKCE reports whether codes are bound to the attempt that asked for them (RFC 7636).
+func (p *Provider) usesPKCE() bool { return p.o.PKCE != "off" }
+
+// addStartParams adds those of the wanted parameters that are allowed, that are there once and are text of a sensible length. They come
+// from a link that anyone can have written.
+func (p *Provider) addStartParams(q, wanted url.Values) {
+	for _, name := range p.o.StartParams {
+		if v := wanted[name]; len(v) == 1 && len(v[0]) <= maxStartParam && clean(v[0]) {
+			q.Set(name, v[0])
+		}
+	}
+}
+
+// encodeQuery encodes parameters for the query of a URL: there a plus is a space only to those who take it for a form.
+func encodeQuery(q url.Values) string { return strings.ReplaceAll(q.Encode(), "+", "%20") }
 
 // derive makes an attempt's nonce and PKCE verifier. They are bound to the provider and the client, too: an attempt that is finished
 // with another provider than it was begun with fails.

@@ -2,12 +2,10 @@ package idp
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -23,38 +21,6 @@ const (
 	maxRetryAfter = time.Hour
 )
 
-// newTransport makes a transport for calls to one provider.
-func newTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    5 * time.Second,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           32,
-		MaxIdleConnsPerHost:    32,
-		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: maxHeader,
-	}
-}
-
-// onceTransport makes the transport of token requests out of that of the others: each goes over a connection of its own. On one that
-// was idle, and that the provider closes at the same moment, nobody could say whether the request was processed, and a refresh token
-// may be sent only once.
-func onceTransport(t http.RoundTripper) http.RoundTripper {
-	own, ok := t.(*http.Transport)
-	if !ok {
-		return t
-	}
-	own = own.Clone()
-	own.DisableKeepAlives = true
-	return own
-}
-
-// noRedirect makes the client return a redirect as it is. Following one would send a code, a refresh token or the client's secret to
-// wherever it points (RFC 9700 section 4.12), or take metadata and keys from there.
-func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-
 // answer is a whole HTTP answer.
 type answer struct {
 	status int
@@ -63,14 +29,19 @@ type answer struct {
 	sent   time.Time // when the request was made
 }
 
-// call makes a request that may as well be made twice. See [Provider.callBy].
+// call makes a request that anyone may make, and that may as well be made twice. See [Provider.callBy].
 func (p *Provider) call(ctx context.Context, what string, req *http.Request) (answer, error) {
-	return p.callBy(ctx, p.client, what, req)
+	return p.callBy(ctx, p.anyone, what, req)
+}
+
+// callAsClient makes a request that may as well be made twice, with the client's certificate if it has one.
+func (p *Provider) callAsClient(ctx context.Context, what string, req *http.Request) (answer, error) {
+	return p.callBy(ctx, p.asClient, what, req)
 }
 
 // callBy makes one request within the provider's time limit and reads the whole answer. what names the endpoint in errors. Its errors
 // are [UnavailableError]s, and a [ProtocolError] for an answer that is too long.
-func (p *Provider) callBy(ctx context.Context, client *http.Client, what string, req *http.Request) (answer, error) {
+func (p *Provider) callBy(ctx context.Context, by http.RoundTripper, what string, req *http.Request) (answer, error) {
 	if err := ctx.Err(); err != nil {
 		return answer{}, &UnavailableError{What: what + " was not called", Err: err}
 	}
@@ -90,7 +61,7 @@ func (p *Provider) callBy(ctx context.Context, client *http.Client, what string,
 
 	req.Header.Set("User-Agent", "postern")
 	a := answer{sent: p.now()}
-	resp, err := client.Do(req.WithContext(ctx))
+	resp, err := by.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return answer{}, broken(err)
 	}
@@ -167,7 +138,7 @@ func (a answer) retryAfter(now time.Time) time.Duration {
 	return max(time.Second, min(d, maxRetryAfter))
 }
 
-// safeCause is the cause of a failed call without the address that net/http puts around it, whose query is not ours to show.
+// safeCause is the cause of a failed call without an address around it, whose query is not ours to show.
 func safeCause(ctx context.Context, err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err

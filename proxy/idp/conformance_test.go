@@ -16,7 +16,7 @@ import (
 )
 
 // withUserinfo is how a client must be set up for the suite: its tests end with the userinfo call.
-func withUserinfo(o *idp.Options) { o.Userinfo = true }
+func withUserinfo(o *idp.Options) { o.Identity = "userinfo" }
 
 // TestConformanceIDToken goes through the tests of OpenID's suite for relying parties in which the ID token is wrong, or odd. They are
 // named by their ids, without oidcc-client-test and fapi2-security-profile-final-client-test. A refused token means no call to

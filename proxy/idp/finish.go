@@ -34,14 +34,17 @@ type Finish struct {
 //  1. the response as such: no parameter twice, the right way in, the right issuer
 //  2. what it says: an error, or a code
 //  3. code → tokens
-//  4. the ID token, and only then anything that uses a token
-//  5. userinfo, if it is wanted
+//  4. the ID token, and only then anything that uses a token; a provider that is not OpenID Connect has none
+//  5. what else says who the person is: userinfo, introspection, the answer itself
 //  6. claims → identity
 //
 // Its errors are [AuthorizationError], [ProtocolError] and [UnavailableError].
 func (p *Provider) Finish(ctx context.Context, f Finish) (session.Grant, error) {
 	if f.Secret == [32]byte{} {
 		return session.Grant{}, badAnswer("authorization response belongs to no attempt")
+	}
+	if p.o.Grant != grantCode {
+		return session.Grant{}, badAnswer("authorization response for a provider that is not asked for any")
 	}
 	m, err := p.metadata(ctx)
 	if err != nil {
@@ -52,39 +55,56 @@ func (p *Provider) Finish(ctx context.Context, f Finish) (session.Grant, error) 
 		return session.Grant{}, err
 	}
 	nonce, verifier := p.derive(f.Secret)
-	t, err := p.requestToken(ctx, m, url.Values{
-		"grant_type":    {"authorization_code"},
-		"code":          {code},
-		"redirect_uri":  {f.RedirectURI},
-		"code_verifier": {verifier},
-	})
+	form := url.Values{
+		"grant_type": {"authorization_code"},
+		"code":       {code},
+	}
+	if !p.o.OmitRedirectURI {
+		form.Set("redirect_uri", f.RedirectURI)
+	}
+	if p.usesPKCE() {
+		form.Set("code_verifier", verifier)
+	}
+	t, err := p.requestToken(ctx, m, form)
 	if err != nil {
 		return session.Grant{}, codeError(err)
 	}
-	if t.id == "" {
-		return session.Grant{}, badAnswer("token endpoint answered no id_token: is openid among the scopes?")
-	}
-	c, err := p.verifyIDToken(ctx, m, t.id, t.access, expect{nonce: nonce, maxAge: maxTokenAge})
-	if err != nil {
-		return session.Grant{}, err
-	}
-	if p.wantUserinfo {
-		if err := p.addUserinfo(ctx, m, t.access, c); err != nil {
+	return p.signIn(ctx, m, t, expect{nonce: nonce, maxAge: maxTokenAge}, "")
+}
+
+// signIn makes the grant of a sign-in out of a token answer. typed is the name that the person typed in, if we asked for it.
+func (p *Provider) signIn(ctx context.Context, m *metadata, t tokenAnswer, want expect, typed string) (session.Grant, error) {
+	var c claims
+	if p.o.OAuth2 == nil {
+		if t.id == "" {
+			return session.Grant{}, badAnswer("token endpoint answered no id_token: is openid among the scopes?")
+		}
+		var err error
+		if c, err = p.verifyIDToken(ctx, m, t.id, t.access, want); err != nil {
 			return session.Grant{}, err
 		}
 	}
-	g, err := p.grant(ctx, c)
+	g, err := p.identify(ctx, m, t, c, nil, typed)
 	if err != nil {
 		return session.Grant{}, err
 	}
-	g.Tokens = t.tokens(session.Tokens{Scope: m.scope})
-	return g, nil
+	return t.complete(g, session.Tokens{Scope: m.scope}), nil
+}
+
+// Callback reads what leads a caller to the attempt that a response belongs to, by the provider's own names: the state, and whether
+// the response says that there was an error. An error may come without a state. state is empty when there is none, or more than one.
+func (p *Provider) Callback(params url.Values) (state string, failed bool) {
+	if v := params[p.o.callbackParam("state")]; len(v) == 1 && len(v[0]) <= maxParam {
+		state = v[0]
+	}
+	return state, params.Has(p.o.callbackParam("error"))
 }
 
 // readResponse checks the authorization response and returns its code. Parameters that it does not know are ignored (RFC 6749
 // section 4.1.2), tokens among them: only the token endpoint gives any.
 func (p *Provider) readResponse(m *metadata, f Finish) (code string, err error) {
-	for _, name := range []string{"state", "code", "iss", "error", "error_description", "error_uri"} {
+	stateName, codeName, errorName := p.o.callbackParam("state"), p.o.callbackParam("code"), p.o.callbackParam("error")
+	for _, name := range []string{stateName, codeName, "iss", errorName, "error_description", "error_uri"} {
 		switch v := f.Params[name]; {
 		case len(v) > 1: // RFC 6749 section 3.1; who wins would depend on who reads
 			return "", badAnswer("authorization response has parameter %s more than once", name)
@@ -92,21 +112,24 @@ func (p *Provider) readResponse(m *metadata, f Finish) (code string, err error) 
 			return "", badAnswer("authorization response has a parameter %s of more than %d bytes", name, maxParam)
 		}
 	}
-	if f.Posted != (p.responseMode == modeFormPost) {
-		return "", badAnswer("authorization response did not come by response_mode %s", p.responseMode)
+	if f.Posted != (p.o.ResponseMode == modeFormPost) {
+		return "", badAnswer("authorization response did not come by response_mode %s", p.o.ResponseMode)
 	}
-	// RFC 9207 section 2.4, for errors too: a response of another provider must not make us send its code to this one.
-	if iss := f.Params.Get("iss"); f.Params.Has("iss") && iss != p.issuer {
-		return "", badAnswer("authorization response is of another issuer (iss): %q", printable(brief(iss)))
-	} else if iss == "" && m.issRequired {
-		return "", badAnswer("authorization response does not name its issuer (iss), as this provider always does")
+	// RFC 9207 section 2.4, for errors too: a response of another provider must not make us send its code to this one. A provider
+	// that is not OpenID Connect has no issuer that is known here.
+	if p.o.OAuth2 == nil {
+		if iss := f.Params.Get("iss"); f.Params.Has("iss") && iss != p.issuer {
+			return "", badAnswer("authorization response is of another issuer (iss): %q", printable(brief(iss)))
+		} else if iss == "" && m.issRequired {
+			return "", badAnswer("authorization response does not name its issuer (iss), as this provider always does")
+		}
 	}
-	if f.Params.Has("error") {
-		return "", &AuthorizationError{Code: errorCode(f.Params.Get("error")), Description: description(f.Params.Get("error_description"))}
+	if f.Params.Has(errorName) {
+		return "", &AuthorizationError{Code: errorCode(f.Params.Get(errorName)), Description: description(f.Params.Get("error_description"))}
 	}
-	code = f.Params.Get("code")
+	code = f.Params.Get(codeName)
 	if code == "" {
-		return "", badAnswer("authorization response has neither code nor error")
+		return "", badAnswer("authorization response has neither %s nor %s: see callback_params", codeName, errorName)
 	}
 	return code, nil
 }

@@ -3,6 +3,7 @@ package idp
 import (
 	"context"
 	"crypto/subtle"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,8 +99,8 @@ func (p *Provider) checkClaims(c claims, want expect) error {
 	return nil
 }
 
-// checkAudience accepts tokens for this client alone: another audience could use the token to pass for this client (OpenID Connect
-// Core section 3.1.3.7, points 3 to 5).
+// checkAudience accepts tokens for this client alone, and for those beside it that the operator trusts: another audience could use the
+// token to pass for this client (OpenID Connect Core section 3.1.3.7, points 3 to 5).
 func (p *Provider) checkAudience(c claims) error {
 	audience := []any{c["aud"]}
 	if list, ok := c["aud"].([]any); ok {
@@ -108,11 +109,18 @@ func (p *Provider) checkAudience(c claims) error {
 	if len(audience) == 0 {
 		return badAnswer("ID token: aud is empty")
 	}
+	ours := false
 	for _, a := range audience {
-		if a != p.clientID {
-			s, _ := a.(string)
-			return badAnswer("ID token: aud is missing or names another client: %q", printable(brief(s)))
+		s, _ := a.(string) // empty is neither of ours
+		switch {
+		case s == p.clientID:
+			ours = true
+		case !slices.Contains(p.o.ExtraAudiences, s):
+			return badAnswer("ID token: aud is missing or names another client: %q (see extra_audiences)", printable(brief(s)))
 		}
+	}
+	if !ours {
+		return badAnswer("ID token: aud does not name this client")
 	}
 	if c.has("azp") && c["azp"] != p.clientID {
 		return badAnswer("ID token: azp is another client: %q", printable(brief(c.text("azp"))))

@@ -1,7 +1,5 @@
 package idp
 
-import "strings"
-
 // maxLogoutURL is how long an end-session URL may be before the ID token leaves it. Servers and proxies refuse longer request lines.
 const maxLogoutURL = 4 << 10
 
@@ -20,10 +18,10 @@ func (p *Provider) EndSessionURL(idTokenHint, postLogoutRedirectURI, state strin
 			q.Set(name, value)
 		}
 	}
-	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
+	u.RawQuery = encodeQuery(q)
 	if address = u.String(); len(address) > maxLogoutURL {
 		q.Del("id_token_hint") // client_id says who asks
-		u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
+		u.RawQuery = encodeQuery(q)
 		address = u.String()
 	}
 	return address, true

@@ -1,6 +1,7 @@
 package idp
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,38 +10,58 @@ import (
 	"strings"
 )
 
-// document is a provider's metadata as OpenID Connect Discovery section 3, RFC 8414 and RFC 9207 name them, as far as they matter here.
+// document is a provider's metadata as OpenID Connect Discovery section 3, RFC 8414, RFC 8705 and RFC 9207 name them, as far as they
+// matter here.
 type document struct {
 	Issuer            string   `json:"issuer"`
 	Authorization     string   `json:"authorization_endpoint"`
 	Token             string   `json:"token_endpoint"`
 	JWKS              string   `json:"jwks_uri"`
 	Userinfo          string   `json:"userinfo_endpoint"`
+	Revocation        string   `json:"revocation_endpoint"`
+	Introspection     string   `json:"introspection_endpoint"`
 	EndSession        string   `json:"end_session_endpoint"`
 	Scopes            []string `json:"scopes_supported"`
 	ResponseModes     []string `json:"response_modes_supported"`
 	TokenAuthMethods  []string `json:"token_endpoint_auth_methods_supported"`
+	TokenAuthAlgs     []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 	SigningAlgs       []string `json:"id_token_signing_alg_values_supported"`
 	ChallengeMethods  []string `json:"code_challenge_methods_supported"`
 	ResponseIssuerSet bool     `json:"authorization_response_iss_parameter_supported"`
+	Aliases           aliases  `json:"mtls_endpoint_aliases"`
+}
+
+// aliases are the endpoints for clients with a certificate (RFC 8705 section 5).
+type aliases struct {
+	Token         string `json:"token_endpoint"`
+	Userinfo      string `json:"userinfo_endpoint"`
+	Revocation    string `json:"revocation_endpoint"`
+	Introspection string `json:"introspection_endpoint"`
 }
 
 // metadata is what is known about a provider. It is never changed: newer metadata replace it.
 type metadata struct {
-	authorize   *url.URL
+	authorize   *url.URL // nil when there is none
 	token       string
-	userinfo    string   // empty when there is none
+	userinfo    string // empty when there is none, as are the next two
+	revoke      string
+	introspect  string
 	endSession  *url.URL // nil when there is none
 	clientAuth  string
+	authAlgs    []string // with which the provider verifies private_key_jwt; nil when it does not say
 	scope       string
-	issRequired bool // RFC 9207: the authorization response names the issuer
-	keys        *keySet
+	issRequired bool     // RFC 9207: the authorization response names the issuer
+	keys        *keySet  // nil when there is no ID token
 	doubts      []string // what may not work, for the log
 }
 
 // fetchMetadata reads the discovery document and checks it. Keys that are known already are kept.
 func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata, error) {
-	a, err := p.get(ctx, "discovery", strings.TrimSuffix(p.issuer, "/")+"/.well-known/openid-configuration")
+	address := strings.TrimSuffix(p.issuer, "/") + "/.well-known/openid-configuration"
+	if u, err := url.Parse(address); err == nil {
+		address = p.internal.of(u).String()
+	}
+	a, err := p.get(ctx, "discovery", address)
 	if err != nil {
 		return nil, err
 	}
@@ -64,94 +85,182 @@ func (p *Provider) readDocument(d document) (*metadata, error) {
 	if d.Issuer != p.issuer {
 		return nil, badAnswer("discovery names another issuer: %q instead of %q", brief(d.Issuer), p.issuer)
 	}
-	authorize, err := p.endpoint("authorization_endpoint", d.Authorization)
-	if err != nil {
+	m := &metadata{authAlgs: d.TokenAuthAlgs, scope: p.scope(d.Scopes), issRequired: d.ResponseIssuerSet}
+	var err error
+	if m.clientAuth, err = p.chooseClientAuth(d.TokenAuthMethods); err != nil {
 		return nil, err
 	}
-	token, err := p.endpoint("token_endpoint", d.Token)
-	if err != nil {
+	if m.clientAuth == authTLS {
+		d.useAliases()
+	}
+	if p.o.Grant == grantCode {
+		if m.authorize, err = p.publicEndpoint("authorization_endpoint", d.Authorization); err != nil {
+			return nil, err
+		}
+	}
+	if m.token, err = p.endpoint("token_endpoint", d.Token); err != nil {
 		return nil, err
 	}
 	jwks, err := p.endpoint("jwks_uri", d.JWKS)
 	if err != nil {
 		return nil, err
 	}
-	m := &metadata{
-		authorize:   authorize,
-		token:       token.String(),
-		scope:       p.scope(d.Scopes),
-		issRequired: d.ResponseIssuerSet,
-		keys:        newKeySet(p, jwks.String()),
-	}
-	if m.clientAuth, err = p.chooseClientAuth(d.TokenAuthMethods); err != nil {
+	m.keys = newKeySet(p, jwks)
+	if err := p.readOptional(m, d); err != nil {
 		return nil, err
 	}
-	if p.wantUserinfo {
-		u, err := p.endpoint("userinfo_endpoint", d.Userinfo)
-		if err != nil {
-			return nil, fmt.Errorf("%w (identity: userinfo needs one)", err)
+	m.doubts = append(m.doubts, p.doubts(d)...)
+	return m, nil
+}
+
+// useAliases puts the endpoints for clients with a certificate in the place of the others, where there are any.
+func (d *document) useAliases() {
+	d.Token = cmp.Or(d.Aliases.Token, d.Token)
+	d.Userinfo = cmp.Or(d.Aliases.Userinfo, d.Userinfo)
+	d.Revocation = cmp.Or(d.Aliases.Revocation, d.Revocation)
+	d.Introspection = cmp.Or(d.Aliases.Introspection, d.Introspection)
+}
+
+// readOptional checks the endpoints that not every provider has. One that cannot be used is an error only where it is needed.
+func (p *Provider) readOptional(m *metadata, d document) (err error) {
+	for _, e := range []struct {
+		name, address string
+		to            *string
+		needed        bool
+		loss          string
+	}{
+		{"userinfo_endpoint", d.Userinfo, &m.userinfo, p.o.Identity == fromUserinfo && len(p.o.UserinfoCalls) == 0, ""},
+		{"introspection_endpoint", d.Introspection, &m.introspect, p.o.Identity == fromIntrospection, ""},
+		{"revocation_endpoint", d.Revocation, &m.revoke, false, "tokens are not revoked when people sign out"},
+	} {
+		if e.address == "" && !e.needed {
+			continue
 		}
-		m.userinfo = u.String()
+		switch *e.to, err = p.endpoint(e.name, e.address); {
+		case err != nil && e.needed:
+			return fmt.Errorf("%w (identity: %s needs one)", err, p.o.Identity)
+		case err != nil && e.loss != "":
+			m.doubts = append(m.doubts, err.Error()+": "+e.loss)
+		}
 	}
 	if d.EndSession != "" {
-		if m.endSession, err = p.endpoint("end_session_endpoint", d.EndSession); err != nil {
+		if m.endSession, err = p.publicEndpoint("end_session_endpoint", d.EndSession); err != nil {
 			m.doubts = append(m.doubts, err.Error()+": signing out does not reach the provider")
 		}
 	}
+	return nil
+}
+
+// doubts are what may not work with a provider.
+func (p *Provider) doubts(d document) (doubts []string) {
 	if len(d.SigningAlgs) > 0 && !slices.Contains(d.SigningAlgs, p.alg) {
-		m.doubts = append(m.doubts, "the provider does not sign ID tokens with "+p.alg+": see id_token_signed_response_alg")
+		doubts = append(doubts, "the provider does not sign ID tokens with "+p.alg+": see id_token_signed_response_alg")
 	}
-	if p.responseMode == modeFormPost && len(d.ResponseModes) > 0 && !slices.Contains(d.ResponseModes, modeFormPost) {
-		m.doubts = append(m.doubts, "the provider does not support response_mode form_post")
+	if p.o.ResponseMode == modeFormPost && len(d.ResponseModes) > 0 && !slices.Contains(d.ResponseModes, modeFormPost) {
+		doubts = append(doubts, "the provider does not support response_mode form_post")
 	}
-	if !slices.Contains(d.ChallengeMethods, "S256") {
-		m.doubts = append(m.doubts, "the provider does not say that it supports PKCE; it is sent all the same")
+	if p.o.Grant == grantCode && p.usesPKCE() && !slices.Contains(d.ChallengeMethods, "S256") {
+		doubts = append(doubts, "the provider does not say that it supports PKCE; it is sent all the same")
+	}
+	return append(doubts, p.internal.doubts()...)
+}
+
+// readEndpoints makes metadata of what the configuration says about a provider that is not OpenID Connect.
+func (p *Provider) readEndpoints(e Endpoints) (*metadata, error) {
+	m := &metadata{scope: p.scope(nil), doubts: p.internal.doubts()}
+	var err error
+	if m.clientAuth, err = p.chooseClientAuth(nil); err != nil {
+		return nil, err
+	}
+	for _, at := range []struct {
+		name, address string
+		to            *string
+	}{
+		{"token_url", e.Token, &m.token}, {"userinfo_url", e.Userinfo, &m.userinfo},
+		{"revoke_url", e.Revoke, &m.revoke}, {"introspect_url", e.Introspect, &m.introspect},
+	} {
+		if at.address == "" {
+			continue
+		}
+		if *at.to, err = p.endpoint(at.name, at.address); err != nil {
+			return nil, err
+		}
+	}
+	for _, at := range []struct {
+		name, address string
+		to            **url.URL
+	}{
+		{"authorize_url", e.Authorize, &m.authorize}, {"end_session_url", e.EndSession, &m.endSession},
+	} {
+		if at.address == "" {
+			continue
+		}
+		if *at.to, err = p.publicEndpoint(at.name, at.address); err != nil {
+			return nil, err
+		}
+	}
+	if p.o.Grant == grantCode && m.clientAuth == authNone && !p.usesPKCE() {
+		// RFC 9700 section 2.1.1: whoever sees a code of such a client can use it.
+		m.doubts = append(m.doubts, "pkce is off for a client that does not authenticate: a stolen code is as good as a sign-in")
 	}
 	return m, nil
 }
 
-// endpoint checks the address of an endpoint. It must be https: tokens and secrets go there, or keys come from there. Only a
-// provider on a loopback address may have others there.
-func (p *Provider) endpoint(name, address string) (*url.URL, error) {
-	u, err := url.Parse(address)
-	switch {
-	case address == "":
-		return nil, badAnswer("discovery names no %s", name)
-	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
-		return nil, badAnswer("discovery names an unusable %s", name)
-	case u.Scheme == "https":
-		return u, nil
-	case u.Scheme == "http" && isLoopback(u.Hostname()) && strings.HasPrefix(p.issuer, "http:"):
-		return u, nil
+// endpoint checks the address of an endpoint that is called, and leads it to the internal network where there is one. It must be
+// https: tokens and secrets go there, or keys come from there. Only a provider on a loopback address may have others there.
+func (p *Provider) endpoint(name, address string) (string, error) {
+	u, err := parseEndpoint(name, address)
+	if err != nil {
+		return "", err
 	}
-	return nil, badAnswer("discovery names a %s that is not https", name)
+	u = p.internal.of(u)
+	if !p.internal.trusts(u) && !p.allows(u) {
+		return "", badAnswer("discovery names a %s that is not https", name)
+	}
+	return u.String(), nil
 }
 
-// chooseClientAuth decides how the client authenticates. It is never found out by trying: the second try would send a code or refresh
-// token again.
-func (p *Provider) chooseClientAuth(supported []string) (string, error) {
-	switch {
-	case p.clientAuth != "":
-		return p.clientAuth, nil
-	case p.secret == nil:
-		return authNone, nil
-	case supported == nil || slices.Contains(supported, authBasic): // RFC 8414 section 2: the default is client_secret_basic
-		return authBasic, nil
-	case slices.Contains(supported, authPost):
-		return authPost, nil
+// publicEndpoint checks the address of an endpoint to which browsers are sent.
+func (p *Provider) publicEndpoint(name, address string) (*url.URL, error) {
+	u, err := parseEndpoint(name, address)
+	if err != nil {
+		return nil, err
 	}
-	return "", badAnswer("the provider supports client authentication by %s only: see client_auth", brief(strings.Join(supported, ", ")))
+	if !p.allows(u) {
+		return nil, badAnswer("discovery names a %s that is not https", name)
+	}
+	return u, nil
+}
+
+// parseEndpoint checks what every address of an endpoint must be.
+func parseEndpoint(name, address string) (*url.URL, error) {
+	if address == "" {
+		return nil, badAnswer("discovery names no %s", name)
+	}
+	u, err := parseAddress(address)
+	if err != nil || u.Fragment != "" {
+		return nil, badAnswer("discovery names an unusable %s", name)
+	}
+	return u, nil
+}
+
+// allows reports whether u is https, or on this machine as the provider itself is.
+func (p *Provider) allows(u *url.URL) bool {
+	if p.o.OAuth2 != nil {
+		return checkScheme(u) == nil // each address was written out by the operator
+	}
+	return u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) && strings.HasPrefix(p.issuer, "http:")
 }
 
 // scope is what is asked for.
 func (p *Provider) scope(supported []string) string {
-	if p.scopes != nil {
-		return strings.Join(p.scopes, " ")
+	switch {
+	case p.o.Scopes != nil || p.o.OAuth2 != nil:
+		return strings.Join(p.o.Scopes, p.o.ScopeSeparator)
+	case slices.Contains(supported, "offline_access"):
+		return strings.Join([]string{"openid", "profile", "email", "offline_access"}, p.o.ScopeSeparator)
 	}
-	if slices.Contains(supported, "offline_access") {
-		return "openid profile email offline_access"
-	}
-	return "openid profile email"
+	return strings.Join([]string{"openid", "profile", "email"}, p.o.ScopeSeparator)
 }
 
 // brief shortens what a provider wrote for use in a message.

@@ -6,95 +6,39 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
-	"net/netip"
-	"net/url"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// The ways in which a client authenticates at the token endpoint (OpenID Connect Core section 9).
 const (
-	authBasic = "client_secret_basic"
-	authPost  = "client_secret_post"
-	authNone  = "none"
+	firstRetry = time.Second      // after the first failed discovery; doubles
+	lastRetry  = 30 * time.Second // while nobody can sign in
+	lateRetry  = 10 * time.Minute // while older metadata serve
+	rediscover = time.Hour        // while all is well
+	healEvery  = 2 * time.Second  // how often a sign-in may cause an attempt of its own
+	healWait   = 2 * time.Second  // and how long it waits for one
 )
-
-// The ways in which an authorization response arrives.
-const (
-	modeQuery    = "query"
-	modeFormPost = "form_post"
-)
-
-const (
-	firstRetry     = time.Second      // after the first failed discovery; doubles
-	lastRetry      = 30 * time.Second // while nobody can sign in
-	lateRetry      = 10 * time.Minute // while older metadata serve
-	rediscover     = time.Hour        // while all is well
-	healEvery      = 2 * time.Second  // how often a sign-in may cause an attempt of its own
-	healWait       = 2 * time.Second  // and how long it waits for one
-	maxLeeway      = 5 * time.Minute
-	defaultTimeout = 10 * time.Second
-	defaultLeeway  = time.Minute
-)
-
-// Options describe one provider and Postern's registration there. Issuer and ClientID are needed.
-type Options struct {
-	// Name is the provider's name in the configuration; it is used in logs.
-	Name string
-	// Issuer is the OpenID Connect issuer, exactly as the provider writes it. It is https, except on a loopback address.
-	Issuer string
-	// ClientID is the client's id at the provider.
-	ClientID string
-	// ClientSecret returns the client's secret, as it is now. Nil means a public client.
-	ClientSecret func() (string, error)
-	// ClientAuth is client_secret_basic, client_secret_post or none. Empty: what the provider's metadata say, never a guess.
-	ClientAuth string
-	// Scopes are asked for. Nil: openid, profile, email, and offline_access where the provider advertises it.
-	Scopes []string
-	// ResponseMode is query (also when empty) or form_post.
-	ResponseMode string
-	// Userinfo also takes claims from the userinfo endpoint.
-	Userinfo bool
-	// SigningAlg is the algorithm that this client is registered with for ID tokens (id_token_signed_response_alg); RS256 when empty.
-	// No other is accepted, whatever the metadata list.
-	SigningAlg string
-	// AssumeEmailVerified believes the email claim without email_verified.
-	AssumeEmailVerified bool
-	// Timeout bounds each call to the provider; 0 is 10 seconds.
-	Timeout time.Duration
-	// Leeway is the clock difference that is allowed for; 0 is a minute. At most five.
-	Leeway time.Duration
-	// Transport makes the calls; nil is an own one.
-	Transport http.RoundTripper
-	// Now tells the time; nil is time.Now.
-	Now func() time.Time
-	// Log gets what is worth telling an operator; nil is nobody.
-	Log *slog.Logger
-}
 
 // Provider is one identity provider. Its methods may be called by any number of goroutines.
 type Provider struct {
-	name         string
-	issuer       string
-	clientID     string
-	secret       func() (string, error)
-	clientAuth   string
-	scopes       []string
-	responseMode string
-	wantUserinfo bool
-	alg          string
-	assumeEmail  bool
-	timeout      time.Duration
-	leeway       time.Duration
-	client       *http.Client // for what may be asked twice
-	once         *http.Client // for token requests
-	ownTransport bool
-	now          func() time.Time
-	log          *slog.Logger
+	o Options // with defaults
+
+	// What o says, in short.
+	name        string
+	issuer      string // of sessions; a provider that has none is known by its token endpoint
+	clientID    string
+	alg         string
+	assumeEmail bool
+	timeout     time.Duration
+	leeway      time.Duration
+	now         func() time.Time
+	log         *slog.Logger
+
+	network
+	internal internalURL
+	key      clientKey
+	mapping  mapping
 
 	meta      atomic.Pointer[metadata] // nil until discovered
 	discovery flight
@@ -107,136 +51,49 @@ type Provider struct {
 
 // New checks o and makes a provider. It makes no calls: [Provider.Run] does, and the first sign-in.
 func New(o Options) (*Provider, error) {
-	p := &Provider{
-		name:         o.Name,
-		issuer:       o.Issuer,
-		clientID:     o.ClientID,
-		secret:       o.ClientSecret,
-		clientAuth:   o.ClientAuth,
-		scopes:       slices.Clone(o.Scopes),
-		responseMode: o.ResponseMode,
-		wantUserinfo: o.Userinfo,
-		alg:          o.SigningAlg,
-		assumeEmail:  o.AssumeEmailVerified,
-		timeout:      o.Timeout,
-		leeway:       o.Leeway,
-		now:          o.Now,
-		log:          o.Log,
-	}
-	if p.responseMode == "" {
-		p.responseMode = modeQuery
-	}
-	if p.alg == "" {
-		p.alg = "RS256"
-	}
-	if p.timeout == 0 {
-		p.timeout = defaultTimeout
-	}
-	if p.leeway == 0 {
-		p.leeway = defaultLeeway
-	}
-	if p.now == nil {
-		p.now = time.Now
-	}
-	if p.log == nil {
-		p.log = slog.New(slog.DiscardHandler)
-	}
-	p.log = p.log.With("provider", p.name)
-	transport := o.Transport
-	if transport == nil {
-		transport, p.ownTransport = newTransport(), true
-	}
-	p.client = &http.Client{Transport: transport, CheckRedirect: noRedirect}
-	p.once = &http.Client{Transport: onceTransport(transport), CheckRedirect: noRedirect}
-	if err := p.check(); err != nil {
+	o = o.withDefaults()
+	mapping, err := newMapping(o.Claims)
+	if err := errors.Join(o.check(), err); err != nil {
 		return nil, fmt.Errorf("provider %q: %w", o.Name, err)
 	}
+	p := &Provider{
+		o:           o,
+		mapping:     mapping,
+		name:        o.Name,
+		issuer:      o.Issuer,
+		clientID:    o.ClientID,
+		alg:         o.SigningAlg,
+		assumeEmail: o.AssumeEmailVerified,
+		timeout:     o.Timeout,
+		leeway:      o.Leeway,
+		now:         o.Now,
+		log:         o.Log.With("provider", o.Name),
+	}
+	if p.network, err = newNetwork(o); err != nil {
+		return nil, fmt.Errorf("provider %q: %w", o.Name, err)
+	}
+	if p.internal, err = newInternalURL(o); err != nil {
+		return nil, fmt.Errorf("provider %q: internal_url: %w", o.Name, err)
+	}
+	if o.OAuth2 != nil {
+		p.issuer = "oauth2:" + o.OAuth2.Token
+		m, err := p.readEndpoints(*o.OAuth2)
+		if err != nil {
+			return nil, fmt.Errorf("provider %q: %w", o.Name, err)
+		}
+		p.meta.Store(m)
+	}
 	return p, nil
-}
-
-// check reports every setting that cannot work.
-func (p *Provider) check() error {
-	var errs []error
-	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if err := checkIssuer(p.issuer); err != nil {
-		wrong("issuer: %w", err)
-	}
-	if p.clientID == "" || !visible(p.clientID, true) {
-		wrong("client_id: must be given, in printable ASCII")
-	}
-	switch p.clientAuth {
-	case "":
-	case authBasic, authPost:
-		if p.secret == nil {
-			wrong("client_auth: %s needs client_secret", p.clientAuth)
-		}
-	case authNone:
-		if p.secret != nil {
-			wrong("client_auth: none is for clients without client_secret")
-		}
-	default:
-		wrong("client_auth: %q is not supported", p.clientAuth)
-	}
-	if p.scopes != nil && !slices.Contains(p.scopes, "openid") {
-		wrong("scopes: openid is missing")
-	}
-	for _, s := range p.scopes {
-		if !visible(s, false) || strings.ContainsAny(s, `"\`) { // RFC 6749 section 3.3
-			wrong("scopes: %q is not a scope", s)
-		}
-	}
-	if p.responseMode != modeQuery && p.responseMode != modeFormPost {
-		wrong("response_mode: %q is neither query nor form_post", p.responseMode)
-	}
-	if !slices.Contains(signingAlgs(), p.alg) {
-		wrong("id_token_signed_response_alg: %q is not supported", p.alg)
-	}
-	if p.timeout < 0 {
-		wrong("timeout: must be positive")
-	}
-	if p.leeway < 0 || p.leeway > maxLeeway {
-		wrong("leeway: must be between 0s and %s", maxLeeway)
-	}
-	return errors.Join(errs...)
-}
-
-// checkIssuer holds OpenID Connect Discovery section 3: an https URL without query and fragment.
-func checkIssuer(issuer string) error {
-	u, err := url.Parse(issuer)
-	switch {
-	case err != nil || u.Host == "":
-		return errors.New("must be a URL") // the parser's error would show a password
-	case u.User != nil:
-		return errors.New("must not hold a user name or password")
-	case u.RawQuery != "" || u.ForceQuery || strings.Contains(issuer, "#"):
-		return errors.New("must have neither query nor fragment")
-	case u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()):
-		return nil
-	}
-	return errors.New("must be https, except on a loopback address")
-}
-
-// isLoopback reports whether host never leaves this machine.
-func isLoopback(host string) bool {
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.IsLoopback()
-}
-
-// visible reports whether s is printable ASCII, without spaces unless they are allowed, and not empty.
-func visible(s string, space bool) bool {
-	for i := range len(s) {
-		if c := s[i]; c > 0x7e || c < 0x20 || c == ' ' && !space {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // Name is the provider's name in the configuration.
 func (p *Provider) Name() string { return p.name }
 
+// Issuer is what [session.Grant] calls the provider: its issuer, or, for one that is not OpenID Connect, a name made of its token URL.
+func (p *Provider) Issuer() string { return p.issuer }
+
 // ResponseMode is query or form_post.
-func (p *Provider) ResponseMode() string { return p.responseMode }
+func (p *Provider) ResponseMode() string { return p.o.ResponseMode }
 
 // Discovered reports whether the provider's metadata are known: people can sign in.
 func (p *Provider) Discovered() bool { return p.meta.Load() != nil }
@@ -252,10 +109,10 @@ func (p *Provider) Problem() string {
 	return p.problem
 }
 
-// AuthorizeOrigin is the origin of the authorization endpoint, or empty while it is not known.
+// AuthorizeOrigin is the origin of the authorization endpoint, or empty while it is not known, or where there is none.
 func (p *Provider) AuthorizeOrigin() string {
 	m := p.meta.Load()
-	if m == nil {
+	if m == nil || m.authorize == nil {
 		return ""
 	}
 	return m.authorize.Scheme + "://" + m.authorize.Host
@@ -263,8 +120,11 @@ func (p *Provider) AuthorizeOrigin() string {
 
 // Run discovers the provider, again and again until it works, then keeps its metadata fresh. It returns nil when ctx ends.
 func (p *Provider) Run(ctx context.Context) error {
-	if p.ownTransport {
-		defer p.client.CloseIdleConnections()
+	defer p.network.close()
+	if p.o.OAuth2 != nil { // there is nothing to discover
+		p.logDoubts(ctx, p.meta.Load())
+		<-ctx.Done()
+		return nil
 	}
 	retry := firstRetry
 	for ctx.Err() == nil {
@@ -311,12 +171,17 @@ func (p *Provider) discover(ctx context.Context, gap time.Duration) error {
 			p.log.WarnContext(ctx, "provider discovery failed", "err", err, "sign_in_possible", old != nil)
 		case err == nil && (old == nil || was != ""):
 			p.log.InfoContext(ctx, "provider discovered", "issuer", p.issuer, "client_auth", m.clientAuth)
-			for _, d := range m.doubts {
-				p.log.WarnContext(ctx, "provider metadata", "doubt", d)
-			}
+			p.logDoubts(ctx, m)
 		}
 		return err
 	})
+}
+
+// logDoubts tells the operator what may not work.
+func (p *Provider) logDoubts(ctx context.Context, m *metadata) {
+	for _, d := range m.doubts {
+		p.log.WarnContext(ctx, "provider metadata", "doubt", d)
+	}
 }
 
 // start notes that an attempt begins, or that it is too soon for one. Only here nothing can have ended since it was looked at.

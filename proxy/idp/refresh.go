@@ -49,16 +49,15 @@ func (p *Provider) Refresh(ctx context.Context, prev session.Grant) (session.Gra
 		p.log.WarnContext(ctx, "refreshed, but claims could not be renewed", "err", err)
 		t.id = ""
 		next = prev
+		next.Tokens = session.Tokens{}
 	}
-	next.Tokens = t.tokens(prev.Tokens)
-	return next, nil
+	return t.complete(next, prev.Tokens), nil
 }
 
-// renew evaluates the claims again. Without a new ID token those of the last one stay.
+// renew evaluates the claims again.
 func (p *Provider) renew(ctx context.Context, m *metadata, prev session.Grant, t tokenAnswer) (session.Grant, error) {
 	var c claims
-	switch {
-	case t.id != "":
+	if t.id != "" {
 		var err error
 		if c, err = p.verifyIDToken(ctx, m, t.id, t.access, expect{}); err != nil {
 			return session.Grant{}, err
@@ -66,20 +65,13 @@ func (p *Provider) renew(ctx context.Context, m *metadata, prev session.Grant, t
 		if c.text("sub") != prev.Subject { // OpenID Connect Core section 12.2
 			return session.Grant{}, badAnswer("refreshed ID token: sub is another person's")
 		}
-	case p.wantUserinfo:
-		c = unverified(prev.Tokens.ID) // it was verified when it came
-		c["sub"] = prev.Subject
-	default:
-		return prev, nil
 	}
-	if p.wantUserinfo {
-		if err := p.addUserinfo(ctx, m, t.access, c); err != nil {
-			return session.Grant{}, err
-		}
-	}
-	next, err := p.grant(ctx, c)
+	next, err := p.identify(ctx, m, t, c, &prev, "")
 	if err != nil {
 		return session.Grant{}, err
+	}
+	if prev.Subject != "" && next.Subject != prev.Subject { // a session never becomes someone else's
+		return session.Grant{}, badAnswer("refreshed tokens are another person's")
 	}
 	// Section 12.2: these are of the original authentication. The session is also known under its first sid.
 	if !prev.AuthTime.IsZero() {
@@ -123,7 +115,7 @@ func (p *Provider) refreshError(ctx context.Context, err error) *session.Refresh
 	e.RetryAfter = refused.retryAfter
 	switch {
 	case refused.code == "server_error", refused.status == http.StatusRequestTimeout:
-	case refused.code == "invalid_grant" && refused.status < 500:
+	case refused.spent():
 		e.Kind = session.Rejected
 	case refused.status == http.StatusServiceUnavailable && refused.retryAfter > 0:
 		e.Kind = session.Again

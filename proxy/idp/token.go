@@ -2,10 +2,12 @@ package idp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -19,11 +21,13 @@ import (
 const (
 	maxLifetime    = 366 * 24 * time.Hour // of an access token; more is nonsense
 	maxTokenString = 64 << 10             // bytes of an access or refresh token
+	maxScope       = 4 << 10
 )
 
 // tokenAnswer is what the token endpoint gave.
 type tokenAnswer struct {
 	access, refresh, id, scope string
+	members                    claims    // all of the answer but for the tokens
 	obtained                   time.Time // when they were asked for, so that an expiry is rather too early than too late
 	lifetime                   time.Duration
 }
@@ -47,8 +51,9 @@ func (t tokenAnswer) tokens(old session.Tokens) session.Tokens {
 	return n
 }
 
-// tokenError says that the token endpoint refused.
+// tokenError says that the token endpoint, or another one for tokens, refused.
 type tokenError struct {
+	what       string
 	status     int
 	code       string // an OAuth error code, or empty
 	hint       string
@@ -58,9 +63,9 @@ type tokenError struct {
 // Error names status and code.
 func (e *tokenError) Error() string {
 	if e.code == "" {
-		return fmt.Sprintf("token endpoint answered status %d%s", e.status, e.hint)
+		return fmt.Sprintf("%s answered status %d%s", e.what, e.status, e.hint)
 	}
-	return fmt.Sprintf("token endpoint answered status %d, error %s", e.status, e.code)
+	return fmt.Sprintf("%s answered status %d, error %s", e.what, e.status, e.code)
 }
 
 // busy reports whether the refusal says something about the provider, and nothing about the request.
@@ -74,6 +79,16 @@ func (e *tokenError) busy() bool {
 	return e.status >= 500
 }
 
+// spent reports whether the refusal says that a refresh token is good for nothing any more: invalid_grant, or what GitHub, Slack and old
+// Spring servers call that.
+func (e *tokenError) spent() bool {
+	switch e.code {
+	case "invalid_grant", "bad_refresh_token", "invalid_refresh_token", "token_expired", "token_revoked", "invalid_token":
+		return e.status < 500
+	}
+	return false
+}
+
 // requestToken makes one token request. It is sent once: a code or a refresh token that came twice can end everything it stands for.
 // Its errors are [tokenError], [ProtocolError] and [UnavailableError].
 func (p *Provider) requestToken(ctx context.Context, m *metadata, form url.Values) (tokenAnswer, error) {
@@ -85,64 +100,115 @@ func (p *Provider) requestToken(ctx context.Context, m *metadata, form url.Value
 	if err != nil {
 		return tokenAnswer{}, err
 	}
-	return parseTokenAnswer(a, p.now())
+	return p.readTokenAnswer(a)
 }
 
-// tokenRequest builds a token request with exactly one kind of client authentication (RFC 6749 section 2.3).
+// tokenRequest builds a token request.
 func (p *Provider) tokenRequest(m *metadata, form url.Values) (*http.Request, error) {
-	var secret string
-	if m.clientAuth != authNone {
-		var err error
-		if secret, err = p.secret(); err != nil {
-			return nil, &UnavailableError{What: "client_secret could not be read", Err: err}
-		}
-		if secret == "" {
-			return nil, &UnavailableError{What: "client_secret is empty"}
+	for name, value := range p.o.TokenParams {
+		if !form.Has(name) {
+			form.Set(name, value)
 		}
 	}
-	switch m.clientAuth {
-	case authPost:
-		form.Set("client_secret", secret)
-		fallthrough
-	case authNone:
-		form.Set("client_id", p.clientID)
+	if p.o.TokenRequest != requestQuery {
+		return p.clientRequest(m, "token endpoint", m.token, form)
 	}
-	req, err := http.NewRequest(http.MethodPost, m.token, strings.NewReader(form.Encode()))
+	return p.queryRequest(m, form)
+}
+
+// queryRequest builds a token request for a provider that reads the query and no body. RFC 6749 section 2.3.1 forbids that, as addresses
+// end in logs. So the operator must have written it out, and no error or log of ours ever holds the address of a call.
+func (p *Provider) queryRequest(m *metadata, form url.Values) (*http.Request, error) {
+	header := http.Header{}
+	if err := p.authenticate(m, form, header); err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequest(http.MethodPost, m.token, nil)
 	if err != nil {
 		return nil, badAnswer("token endpoint has a malformed address")
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header = header
 	req.Header.Set("Accept", "application/json")
-	if m.clientAuth == authBasic {
-		req.SetBasicAuth(url.QueryEscape(p.clientID), url.QueryEscape(secret)) // RFC 6749 section 2.3.1: form-encoded first
-	}
+	q := req.URL.Query()
+	maps.Copy(q, form)
+	req.URL.RawQuery = encodeQuery(q)
 	return req, nil
 }
 
-// parseTokenAnswer reads the answer of a token endpoint. Its errors are [tokenError] and [ProtocolError].
-func parseTokenAnswer(a answer, now time.Time) (tokenAnswer, error) {
-	refused := &tokenError{status: a.status, retryAfter: a.retryAfter(now)}
-	c, err := parseObject(a.body)
-	if code, ok := c["error"]; ok && code != nil && code != "" { // some send it with status 200
-		refused.code = "unreadable"
-		if s, ok := code.(string); ok {
-			refused.code = errorCode(s)
-		}
-		return tokenAnswer{}, refused
-	}
+// readTokenAnswer reads the answer of a token endpoint. Its errors are [tokenError] and [ProtocolError].
+func (p *Provider) readTokenAnswer(a answer) (tokenAnswer, error) {
+	c, err := parseAnswer(a)
+	refused := &tokenError{what: "token endpoint", status: a.status, code: codeOf(c), retryAfter: a.retryAfter(p.now())}
 	switch {
+	case refused.code != "":
+		return tokenAnswer{}, refused
 	case a.status >= 300 && a.status < 400:
 		refused.hint = ", a redirect to " + a.redirectHost() + ", which is not followed"
 		return tokenAnswer{}, refused
 	case a.status < 200 || a.status > 299:
 		return tokenAnswer{}, refused
 	case err != nil:
-		return tokenAnswer{}, badAnswer("token endpoint answered status %d without a JSON object (media type %s)", a.status, a.mediaType())
+		return tokenAnswer{}, badAnswer("token endpoint answered status %d with neither a JSON object nor a form (media type %s)", a.status, a.mediaType())
 	}
+	t, err := readTokens(c)
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	if p.o.OAuth2 != nil {
+		t.id = "" // nobody could verify it
+	}
+	t.obtained = a.sent
+	t.lifetime = cmp.Or(lifetime(c["expires_in"]), jwtLifetime(t.access, a.sent), p.o.TokenLifetime)
+	return t, nil
+}
 
-	t := tokenAnswer{obtained: a.sent}
-	for name, to := range map[string]*string{"access_token": &t.access, "refresh_token": &t.refresh, "id_token": &t.id, "scope": &t.scope} {
-		if v, ok := c[name]; ok && v != nil {
+// codeOf is the OAuth error code of an answer, or nothing. Some send one with status 200.
+func codeOf(c claims) string {
+	switch code := c["error"].(type) {
+	case nil:
+		return ""
+	case bool:
+		if !code {
+			return ""
+		}
+	case string:
+		if code == "" {
+			return ""
+		}
+		return errorCode(code)
+	}
+	return "unreadable"
+}
+
+// parseAnswer reads an answer that is a JSON object, whatever it is called, or else a form (as GitHub answers unless asked not to).
+func parseAnswer(a answer) (claims, error) {
+	body := bytes.TrimPrefix(a.body, []byte("\ufeff"))
+	c, err := parseObject(body)
+	if err == nil || strings.HasSuffix(a.mediaType(), "json") {
+		return c, err
+	}
+	body = bytes.TrimSpace(body)
+	form, formErr := url.ParseQuery(string(body))
+	if formErr != nil || bytes.ContainsAny(body, " \t\r\n<>\"{}") || !form.Has("access_token") && !form.Has("error") {
+		return nil, err // a page, perhaps with a link that looks like one
+	}
+	c = claims{}
+	for name, values := range form {
+		if len(values) > 1 { // who wins would depend on who reads
+			return nil, fmt.Errorf("parameter %q is there more than once", name)
+		}
+		c[name] = values[0]
+	}
+	return c, nil
+}
+
+// readTokens takes the tokens out of an answer. Its errors are [ProtocolError]s.
+func readTokens(c claims) (tokenAnswer, error) {
+	t := tokenAnswer{scope: scopeOf(c["scope"]), members: maps.Clone(c)}
+	for name, to := range map[string]*string{"access_token": &t.access, "refresh_token": &t.refresh, "id_token": &t.id} {
+		delete(t.members, name)
+		if v := c[name]; v != nil {
+			var ok bool
 			if *to, ok = v.(string); !ok {
 				return tokenAnswer{}, badAnswer("token endpoint answered a %s that is not a string", name)
 			}
@@ -161,11 +227,25 @@ func parseTokenAnswer(a answer, now time.Time) (tokenAnswer, error) {
 			return tokenAnswer{}, badAnswer("token endpoint answered a token_type that is not Bearer")
 		}
 	}
-	t.lifetime = lifetime(c["expires_in"])
-	if t.lifetime == 0 {
-		t.lifetime = jwtLifetime(t.access, a.sent)
-	}
 	return t, nil
+}
+
+// scopeOf reads scope: text or, against RFC 6749 section 3.3, a list. What is neither says nothing; nobody loses tokens over it.
+func scopeOf(v any) string {
+	scope, _ := v.(string)
+	if list, ok := v.([]any); ok {
+		var names []string
+		for _, one := range list {
+			if s, ok := one.(string); ok {
+				names = append(names, s)
+			}
+		}
+		scope = strings.Join(names, " ")
+	}
+	if len(scope) > maxScope || !clean(scope) {
+		return ""
+	}
+	return scope
 }
 
 // lifetime reads expires_in: a number or a string that holds one, with a fraction or without. 0 means that it says nothing; so do

@@ -1,6 +1,7 @@
 package idp_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -82,7 +83,15 @@ func TestTokenAnswer(t *testing.T) {
 		{"refresh token of 70 KiB", `{"access_token":"a","refresh_token":"` + strings.Repeat("a", 70<<10) + `"}`, 0, true},
 		{"names in other spellings", `{"ACCESS_TOKEN":"a"}`, 0, true},
 		{"error empty", `{"access_token":"a","error":""}`, 0, false},
-		{"not JSON", `access_token=a&token_type=bearer`, 0, true},
+		{"expires_in of 1 hour in a form", `access_token=a&token_type=bearer&expires_in=3600`, time.Hour, false},
+		{"form with a parameter twice", `access_token=a&access_token=b`, 0, true},
+		{"form with an access token for two lines", `access_token=a%0d%0ab`, 0, true},
+		{"form of another kind", `token=a`, 0, true},
+		{"page with a link", `<a href="?x=1&access_token=a&y=2">here</a>`, 0, true},
+		{"byte order mark", "\ufeff" + `{"access_token":"a","expires_in":5}`, 5 * time.Second, false},
+		{"scope list", `{"access_token":"a","scope":["a","b"]}`, 0, false},
+		{"scope number", `{"access_token":"a","scope":7}`, 0, false},
+		{"error false", `{"access_token":"a","error":false}`, 0, false},
 		{"list", `[{"access_token":"a"}]`, 0, true},
 		{"null", `null`, 0, true},
 		{"empty", ``, 0, true},
@@ -187,6 +196,9 @@ func TestRefreshKinds(t *testing.T) {
 		{"invalid_grant with 200", oauth(200, "invalid_grant"), session.Rejected, 0},
 		{"invalid_client", oauth(401, "invalid_client"), session.Again, 0},
 		{"unauthorized_client", oauth(400, "unauthorized_client"), session.Again, 0},
+		{"what GitHub says with 200", oauth(200, "bad_refresh_token"), session.Rejected, 0},
+		{"what old Spring says", oauth(401, "invalid_token"), session.Rejected, 0},
+		{"what Slack says", oauth(200, "invalid_refresh_token"), session.Rejected, 0},
 		{"unreadable error", oauth(400, "W\u00e4r"), session.Again, 0},
 		{"temporarily_unavailable", oauth(400, "temporarily_unavailable"), session.Again, 0},
 		{"server_error", oauth(400, "server_error"), session.Unknown, 0},
@@ -428,6 +440,8 @@ func TestCodeErrors(t *testing.T) {
 	wantProtocol(t, finish(), "invalid_grant", "code is spent")
 	s.answer("/token", 401, `{"error":"invalid_client"}`)
 	wantProtocol(t, finish(), "client_secret")
+	s.answer("/token", 200, `{"error":"bad_verification_code"}`)
+	wantProtocol(t, finish(), "bad_verification_code")
 	s.answer("/token", 200, `{"error":["c0de"]}`)
 	wantProtocol(t, finish(), "unreadable")
 	s.answer("/token", 403, `c0de`)
@@ -470,18 +484,19 @@ func FuzzTokenAnswer(f *testing.F) {
 	for _, seed := range []string{
 		`{"access_token":"a","token_type":"Bearer","expires_in":3600,"refresh_token":"r"}`, `{"access_token":"a","expires_in":"1e999"}`,
 		`{"error":"invalid_grant"}`, `{"error":{}}`, `{"access_token":"a\r\nb"}`, `null`, `[`, "", `{"access_token":"e30.eyJleHAiOjFlOTk5fQ.x"}`,
+		`access_token=a&scope=x&refresh_token=r`, `error=bad_refresh_token&error_description=x`, "\ufeff{}", `{"access_token":"a","scope":["x",1]}`,
 	} {
-		f.Add(200, []byte(seed), "7")
-		f.Add(503, []byte(seed), "Sat, 21 Nov 2026 12:00:09 GMT")
+		f.Add(200, []byte(seed), "7", "application/json")
+		f.Add(503, []byte(seed), "Sat, 21 Nov 2026 12:00:09 GMT", "text/plain; charset=utf-8")
 	}
 	const canary = "canary-c0de"
-	f.Fuzz(func(t *testing.T, status int, body []byte, retryAfter string) {
+	f.Fuzz(func(t *testing.T, status int, body []byte, retryAfter, mediaType string) {
 		if status < 100 || status > 999 {
 			return
 		}
 		s, p := scripted(t)
 		s.set("/token", func(*http.Request) (*http.Response, error) {
-			return reply(status, body, "Retry-After", retryAfter), nil
+			return reply(status, body, "Retry-After", retryAfter, "Content-Type", mediaType), nil
 		})
 		prev := before()
 		prev.Tokens.Refresh = canary
@@ -497,8 +512,9 @@ func FuzzTokenAnswer(f *testing.F) {
 				t.Errorf("got expiry %v", e)
 			}
 			var c map[string]any
-			if json.Unmarshal(body, &c) != nil {
-				t.Error("accepted what is not JSON")
+			form, formErr := url.ParseQuery(string(bytes.TrimSpace(body)))
+			if json.Unmarshal(bytes.TrimPrefix(body, []byte("\ufeff")), &c) != nil && (formErr != nil || len(form["access_token"]) != 1 || mediaType == "application/json") {
+				t.Error("accepted what is neither JSON nor a form")
 			}
 			return
 		}

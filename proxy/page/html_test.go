@@ -51,7 +51,8 @@ func TestAccessible(t *testing.T) {
 				}
 			}
 			for _, n := range find(doc, "input") {
-				if attr(n, "type") != "hidden" {
+				labelled := slices.ContainsFunc(find(doc, "label"), func(l *html.Node) bool { return attr(l, "for") == attr(n, "id") && content(l) != "" })
+				if attr(n, "type") != "hidden" && (attr(n, "id") == "" || !labelled) {
 					t.Errorf("input %q needs a label", attr(n, "name"))
 				}
 			}
@@ -190,15 +191,18 @@ func hostile(attack string) []sample {
 		{"session fields", func(w http.ResponseWriter, r *http.Request) {
 			p.Session(w, r, page.SessionView{User: "x", SignOut: "/ok", Fields: fields})
 		}},
+		{"signin", func(w http.ResponseWriter, r *http.Request) {
+			p.SignIn(w, r, page.SignIn{Title: attack, Provider: attack, Action: attack, Fields: fields, User: attack, Problem: attack, RequestID: attack})
+		}},
 		{"continue", func(w http.ResponseWriter, r *http.Request) { p.Continue(w, r, attack, attack) }},
 	}
 }
 
 // TestErrorPageXSS parses every hostile page as a browser does and looks for anything that our templates do not hold.
 func TestErrorPageXSS(t *testing.T) {
-	elements := strings.Fields("html head meta title link style body header svg path span main div h1 p ul li a form input button dl dt dd bdi time small footer code")
+	elements := strings.Fields("html head meta title link style body header svg path span main div h1 p ul li a form label input button dl dt dd bdi time small footer code")
 	attributes := strings.Fields("lang dir charset name content http-equiv rel href width height viewbox viewBox aria-hidden focusable fill stroke stroke-width " +
-		"stroke-linejoin stroke-linecap d role class target method action type value datetime")
+		"stroke-linejoin stroke-linecap d role id for autocomplete autocapitalize spellcheck required maxlength autofocus aria-describedby class target method action type value datetime")
 	for i, attack := range attacks {
 		for _, s := range hostile(attack) {
 			t.Run(strconv.Itoa(i)+" "+s.name, func(t *testing.T) {

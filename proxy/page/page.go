@@ -133,6 +133,7 @@ type view struct {
 	Details                        []string
 	Role                           string
 	Action, Button, Cancel, URL    string
+	Person, Problem                string
 	Fields                         map[string]string
 	sessionFacts
 }

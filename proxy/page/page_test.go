@@ -99,6 +99,17 @@ func samples() []sample {
 				RequestID: id,
 			})
 		}},
+		{"signin", func(w http.ResponseWriter, r *http.Request) {
+			p.SignIn(w, r, page.SignIn{
+				Provider: "Team accounts", Action: "/oauth2/start", Fields: map[string]string{"state": "c3RhdGU"}, RequestID: id,
+			})
+		}},
+		{"signin-wrong", func(w http.ResponseWriter, r *http.Request) {
+			p.SignIn(w, r, page.SignIn{
+				Status: http.StatusUnauthorized, Provider: "Team accounts", Action: "/oauth2/start", Fields: map[string]string{"state": "c3RhdGU"},
+				User: `alice"@example.com`, Problem: "User name or password is wrong.", RequestID: id,
+			})
+		}},
 		{"session", session(page.SessionView{
 			User: "3f0e9c1e-7d0b-4f8e-9a57-0c3e0d9e0001", Email: "alice@example.com", Name: "Alice Árnadóttir",
 			Groups: []string{"wiki-users", "staff"}, Provider: "main",
@@ -169,7 +180,7 @@ func TestHeaders(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			res := get(t, s.show)
 			referrer := "no-referrer"
-			if s.name == "confirm" || strings.HasPrefix(s.name, "session") {
+			if s.name == "confirm" || strings.HasPrefix(s.name, "session") || strings.HasPrefix(s.name, "signin") {
 				referrer = "same-origin" // else the form's own Origin would be null
 			}
 			for k, want := range map[string]string{
@@ -195,7 +206,7 @@ func TestHeaders(t *testing.T) {
 			}
 			form := map[string]string{
 				"confirm": "'self'", "session": "'self'",
-				"session-bare": "'self'", "session-none": "'self'",
+				"session-bare": "'self'", "session-none": "'self'", "signin": "'self'", "signin-wrong": "'self'",
 			}[s.name]
 			if form == "" {
 				form = "'none'"

@@ -104,9 +104,62 @@ func (b *Browser) Fetch(address string) Answer {
 // Post submits a form of a page on the same origin.
 func (b *Browser) Post(address string, form url.Values) Answer {
 	b.t.Helper()
+	u, err := b.origin.Parse(address)
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	return b.Do(http.MethodPost, address, strings.NewReader(form.Encode()), map[string]string{
-		"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin", "Origin": b.origin.Scheme + "://" + b.origin.Host,
+		"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin", "Origin": u.Scheme + "://" + u.Host,
 	})
+}
+
+var (
+	formTag  = regexp.MustCompile(`<form[^>]* method="post"[^>]*>`)
+	inputTag = regexp.MustCompile(`<input[^>]*>`)
+	oneValue = regexp.MustCompile(`(name|value|action)="([^"]*)"`)
+)
+
+// Submit fills in the form of a page, sends it, and follows redirects to the end. The page's own values are kept, as those of hidden fields
+// have to be; a field that the page does not have is a mistake.
+func (b *Browser) Submit(page Answer, fields map[string]string) Answer {
+	b.t.Helper()
+	form := formTag.FindString(page.Text)
+	if form == "" {
+		b.t.Fatalf("%s: %s has no form: %.500s", page.URL, page.Status, page.Text)
+	}
+	values := url.Values{}
+	for _, tag := range inputTag.FindAllString(page.Text, -1) {
+		if one := attributes(tag); one["name"] != "" {
+			values.Set(one["name"], one["value"])
+		}
+	}
+	for name, value := range fields {
+		if !values.Has(name) {
+			b.t.Fatalf("%s: the form has no field %s: %.500s", page.URL, name, page.Text)
+		}
+		values.Set(name, value)
+	}
+	target, err := page.Request.URL.Parse(attributes(form)["action"])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	a := b.Post(target.String(), values)
+	if location := a.Onward(); location != "" {
+		next, err := a.Request.URL.Parse(location)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return b.Go(next.String())
+	}
+	return a
+}
+
+func attributes(tag string) map[string]string {
+	all := map[string]string{}
+	for _, m := range oneValue.FindAllStringSubmatch(tag, -1) {
+		all[m[1]] = html.UnescapeString(m[2])
+	}
+	return all
 }
 
 // Do makes one request as a page navigation; header replaces what a navigation sends, an empty value removes.

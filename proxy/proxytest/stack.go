@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -39,6 +40,8 @@ routes:
 type Options struct {
 	// Config is the YAML. Default [Minimal].
 	Config string
+	// Env are further variables of the configuration.
+	Env map[string]string
 	// Store is the session store; nil is a new memstore on the stack's clock.
 	Store session.Store
 	// Clock is the time of all parts; nil is a new one.
@@ -106,6 +109,7 @@ func (s *Stack) start(o Options) {
 		text = Minimal
 	}
 	env := map[string]string{"LISTEN": address, "ORIGIN": s.URL, "ISSUER": s.Provider.URL, "UPSTREAM": s.App.URL}
+	maps.Copy(env, o.Env)
 	cfg, err := config.Parse("test.yaml", []byte(text), config.LoadOptions{LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
 	if err != nil {
 		s.t.Fatalf("configuration:\n%v", err)
@@ -152,9 +156,15 @@ func (s *Stack) Restart(o Options) {
 	s.start(o)
 }
 
-// Transport reaches the stack; it trusts the stack's certificate.
+// Transport reaches the stack, under each host of example.com too; it trusts the stack's certificate, which names those.
 func (s *Stack) Transport() *http.Transport {
-	tr := &http.Transport{DialContext: (&net.Dialer{}).DialContext, MaxIdleConnsPerHost: 256, ForceAttemptHTTP2: true}
+	address := s.server.Listener.Addr().String()
+	tr := &http.Transport{MaxIdleConnsPerHost: 256, ForceAttemptHTTP2: true, DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
+		if host, _, _ := net.SplitHostPort(to); host == "example.com" || strings.HasSuffix(host, ".example.com") {
+			to = address
+		}
+		return new(net.Dialer).DialContext(ctx, network, to)
+	}}
 	if s.server.Certificate() != nil {
 		tr.TLSClientConfig = &tls.Config{RootCAs: s.server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 	}

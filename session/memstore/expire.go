@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// expiry is when something may be over. It is a reminder to look: a renewed lease lasts longer, and a thing that was replaced is
+// expiry is when something may be over. It is a reminder to look: a renewed lease or record lasts longer, and a thing that was replaced is
 // none of the reminder's business.
 type expiry struct {
 	at     time.Time
@@ -21,9 +21,15 @@ func (s *Store) expire(now time.Time) {
 		x := heap.Pop(&s.expiries).(expiry)
 		switch {
 		case x.record != nil:
-			if s.records[x.key] == x.record {
-				delete(s.records, x.key)
+			if s.records[x.key] != x.record {
+				continue
 			}
+			if now.Before(x.record.expires) {
+				x.at = x.record.expires
+				heap.Push(&s.expiries, x)
+				continue
+			}
+			delete(s.records, x.key)
 		case x.lease != nil:
 			if s.leases[x.key] != x.lease {
 				continue

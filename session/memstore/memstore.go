@@ -105,7 +105,7 @@ func (s *Store) Create(ctx context.Context, key string, rec session.Record, ttl 
 	for _, e := range index {
 		over = append(over, s.addEntry(e, now)...)
 	}
-	rec.Seen, rec.Ended, rec.Sealed = seconds(rec.Seen), "", bytes.Clone(rec.Sealed)
+	rec.Seen, rec.Ended, rec.Sealed, rec.TTL = seconds(rec.Seen), "", bytes.Clone(rec.Sealed), 0
 	r := &record{Record: rec, expires: now.Add(ttl)}
 	s.records[key] = r
 	heap.Push(&s.expiries, expiry{at: r.expires, record: r, key: key})
@@ -127,6 +127,9 @@ func (s *Store) Swap(ctx context.Context, key string, rec session.Record, from i
 		return session.ErrConflict
 	}
 	r.Version, r.Sealed = from+1, bytes.Clone(rec.Sealed)
+	if expires := now.Add(rec.TTL); expires.After(r.expires) {
+		r.expires = expires // the reminder that is set finds it so
+	}
 	s.notify(key)
 	return nil
 }

@@ -7,7 +7,7 @@
 //
 // Under the key prefix, with {…} as written so that a session and its lease share a slot of Redis Cluster:
 //
-//	s:{key}  a session or its tombstone
+//	s:{key}  a session or its tombstone, or a grant that sessions share
 //	l:{key}  the owner of its lease
 //	i:name   an index: a sorted set of entries, scored by when they expire
 //	n        the channel of notices; a message is a session's key
@@ -96,7 +96,7 @@ func (s *Store) Create(ctx context.Context, key string, rec session.Record, ttl 
 
 // Swap implements [session.Store].
 func (s *Store) Swap(ctx context.Context, key string, rec session.Record, from int64) error {
-	replies, err := s.run(ctx, call{swapSession, s.sessionKey(key), []any{number(from), number(from + 1), rec.Sealed, s.channel(), key}})
+	replies, err := s.run(ctx, call{swapSession, s.sessionKey(key), []any{number(from), number(from + 1), rec.Sealed, s.channel(), key, rec.TTL.Milliseconds()}})
 	if err != nil {
 		return s.unavailable("swap session", err)
 	}

@@ -44,7 +44,7 @@ local function live(value)
   return #value >= 18 and string.byte(value, 1) == 1 and string.byte(value, 2) == 0
 end`
 
-// ARGV: version expected, version after, sealed value, channel, session. A record that has the version after and the very value is
+// ARGV: version expected, version after, sealed value, channel, session, least time to live in ms or 0. A record that has the version after and the very value is
 // this call's own write; no two sealed values are the same.
 var swapSession = newScript(live + `
 local old = redis.call('GET', KEYS[1])
@@ -62,6 +62,10 @@ if version ~= ARGV[1] then
   return 0
 end
 redis.call('SET', KEYS[1], string.sub(old, 1, 2) .. ARGV[2] .. string.sub(old, 11, 18) .. ARGV[3], 'KEEPTTL')
+local ttl = tonumber(ARGV[6])
+if ttl > 0 and redis.call('PTTL', KEYS[1]) < ttl then
+  redis.call('PEXPIRE', KEYS[1], ARGV[6])
+end
 redis.call('PUBLISH', ARGV[4], ARGV[5])
 return 1`)
 

@@ -44,6 +44,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Harness) {
 		"swap conflicts":             swapConflicts,
 		"swap has one winner":        swapRace,
 		"swap keeps ttl":             swapKeepsTTL,
+		"swap lengthens ttl":         swapLengthensTTL,
 		"touch":                      touch,
 		"touch never creates":        touchNeverCreates,
 		"touch against swap":         touchAgainstSwap,
@@ -312,6 +313,29 @@ func swapKeepsTTL(t *testing.T, h Harness) {
 	}
 	h.Pass(h.Short)
 	wantGone(t, h, "k")
+}
+
+// A time to live grows when it is asked for and never shrinks.
+func swapLengthensTTL(t *testing.T, h Harness) {
+	grown, same := record("y"), record("y")
+	grown.TTL, same.TTL = time.Hour, h.Short
+	eventually(t, "a swap before the short time is over", func() bool {
+		_, _ = h.Create(t.Context(), "grown", record("x"), h.Short, nil)
+		return h.Swap(t.Context(), "grown", grown, 1) == nil
+	})
+	mustCreate(t, h, "same")
+	wantErr(t, "swap", h.Swap(t.Context(), "same", same, 1), nil)
+	if _, err := h.Create(t.Context(), "short", record("x"), h.Short, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.Pass(h.Short)
+	wantGone(t, h, "short")
+	mustCreate(t, h, "another") // a write, which makes a store forget
+	for _, key := range []string{"grown", "same"} {
+		if got := mustGet(t, h, key); got.TTL != 0 || got.Version != 2 {
+			t.Errorf("%s: version %d with ttl %v, want 2 with none", key, got.Version, got.TTL)
+		}
+	}
 }
 
 func touch(t *testing.T, h Harness) {

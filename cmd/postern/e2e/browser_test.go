@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 )
@@ -230,19 +231,36 @@ func (b *browser) cookie(address, name string) *http.Cookie {
 	return nil
 }
 
-// screenshot keeps a picture of the page when someone wants to look at it.
+// screenshot keeps pictures of the page when someone wants to look at it: as it is, and as a phone in the dark shows it.
 func (b *browser) screenshot(name string) {
 	dir := os.Getenv("POSTERN_SCREENSHOTS")
 	if dir == "" {
 		return
 	}
-	png, err := ask(b, chromedp.FullScreenshot(100))
-	if err == nil {
-		err = errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))
-	}
-	if err != nil {
+	err := errors.Join(os.MkdirAll(dir, 0o755), b.picture(filepath.Join(dir, name+".png")))
+	_, darkErr := ask(b, chromedp.Steps(colorScheme("dark"), chromedp.EmulateViewport(390, 800)))
+	err = errors.Join(err, darkErr, b.picture(filepath.Join(dir, name+"-phone.png")))
+	_, lightErr := ask(b, chromedp.Steps(colorScheme(""), chromedp.EmulateReset()))
+	if err := errors.Join(err, lightErr); err != nil {
 		b.t.Logf("screenshot %s: %v", name, err)
 	}
+}
+
+func (b *browser) picture(file string) error {
+	png, err := ask(b, chromedp.FullScreenshot(100))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, png, 0o644)
+}
+
+func colorScheme(scheme string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return err
+	})
 }
 
 // origin is the scheme and host of an address.

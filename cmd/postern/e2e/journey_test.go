@@ -155,15 +155,29 @@ func TestMinimal(t *testing.T) {
 	})
 
 	t.Run("stale callback", func(t *testing.T) {
-		b := b.in(t)
 		// The address of a callback in the browser's history, with a live session, leads on to the application.
+		b := b.in(t)
 		b.open(p.origin + "/oauth2/callback?code=old&state=old")
 		b.sees("#seen")
-		none := startBrowser(t, nil)
-		if status := none.open(p.origin + "/oauth2/callback?code=old&state=old"); status != http.StatusBadRequest {
+		stranger := b.another()
+		if status := stranger.open(p.origin + "/oauth2/callback?code=old&state=old"); status != http.StatusBadRequest {
 			t.Errorf("without a session it is answered with %d", status)
 		}
-		none.screenshot("stray-callback")
+		stranger.screenshot("stray-callback")
+	})
+
+	t.Run("cancelled at the provider", func(t *testing.T) {
+		stranger := b.in(t).another()
+		stranger.open(page)
+		stranger.click(`a[href$="/abort"]`)
+		stranger.arrives(p.origin + "/oauth2/callback?")
+		stranger.screenshot("cancelled")
+		if link := `main a[href*="/oauth2/start?"]`; !strings.Contains(stranger.page(), "not signed in") {
+			t.Errorf("the page says %s", stranger.page())
+		} else {
+			stranger.click(link) // it leads to the provider, once a person says so
+		}
+		stranger.arrives(idp.url)
 	})
 
 	t.Run("sign out", func(t *testing.T) {
@@ -255,11 +269,20 @@ func TestRedis(t *testing.T) {
 	if resp := get(t, p.origin+"/wiki/", nil); resp.status != http.StatusUnauthorized {
 		t.Errorf("without a cookie the answer is %d", resp.status)
 	}
-	status, body, err := fetch(p.admin + "/readyz")
-	if err != nil || status != http.StatusOK {
-		t.Errorf("a blip of Redis makes Postern not ready: %d %v", status, err)
+	// A blip of Redis leaves Postern ready, and shows.
+	eventually(t, "/readyz names the store", func() error {
+		status, body, err := fetch(p.admin + "/readyz")
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("without Redis /readyz answers %d %v", status, err)
+		}
+		if strings.Contains(body, `"store":"ok"`) {
+			return errors.New(body)
+		}
+		return nil
+	})
+	if status, _, err := fetch(p.admin + "/readyz?strict=1"); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("without Redis /readyz?strict=1 answers %d %v", status, err)
 	}
-	t.Logf("/readyz says %s", body)
 
 	// It is back: so is the session.
 	r.Start()

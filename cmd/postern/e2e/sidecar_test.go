@@ -76,7 +76,6 @@ func startSidecar(t *testing.T, s providerSettings, oldNew ...string) *sidecar {
 		"https://id.example.com/realms/corp", providerURL(s.Port),
 		"/run/secrets/corp-client-secret", writeFile(t, dir, "client-secret", []byte(s.ClientSecret+"\n")),
 		"http://127.0.0.1:3000", c.app.URL,
-		"drain_delay: 5s", "drain_delay: 2s",
 	}, oldNew...)...)
 	c.postern = newPostern(t, config, port, wikiOrigin, "REDIS_PASSWORD="+redisPassword)
 	c.idp = startProvider(t, s)

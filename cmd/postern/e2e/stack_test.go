@@ -71,12 +71,12 @@ func startProvider(t *testing.T, s providerSettings) *provider {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := filepath.Abs("../../../.ci/node/current")
+	node, err := filepath.EvalSymlinks("../../../.ci/node/current")
 	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(node); err != nil {
 		t.Fatalf("run .ci/install e2e first, as make e2e does: %v", err)
+	}
+	if node, err = filepath.Abs(node); err != nil {
+		t.Fatal(err)
 	}
 	p := &provider{url: providerURL(s.Port)}
 	listening := make(chan struct{})

@@ -1,0 +1,399 @@
+package idp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
+	"cel.dev/cel-go/ext"
+	"cel.dev/cel-go/interpreter"
+)
+
+const (
+	maxPath       = 256
+	maxExpression = 4 << 10
+	maxCost       = 1_000_000   // of one evaluation: about a tenth of a second
+	maxTaken      = time.Second // by one evaluation: not all that takes time has its cost
+	maxOperand    = 4 << 10     // bytes of a string that an expression may use
+	maxExtra      = 16          // claims beside those of an identity
+	maxFirst      = 8           // arguments of first
+)
+
+// The members of an identity, by their names in the configuration.
+const (
+	memberUser      = "user"
+	memberEmail     = "email"
+	memberName      = "name"
+	memberPreferred = "preferred_username"
+	memberGroups    = "groups"
+)
+
+// mapping says what the members of an identity are made of. It never changes.
+type mapping struct {
+	user, email, name, preferred, groups rule
+	extra                                []rule // by name
+}
+
+// rule yields one member. The zero rule yields nothing.
+type rule struct {
+	member  string      // its name in the configuration
+	path    string      // where it is, unless there is a program
+	program cel.Program // what computes it
+	written bool        // by the operator: no default
+}
+
+// newMapping compiles what the configuration says about claims, and fills in the defaults. It reports everything that is wrong.
+func newMapping(claims map[string]string) (mapping, error) {
+	m := mapping{
+		user:      rule{member: memberUser, path: "sub"},
+		email:     rule{member: memberEmail, path: "email"},
+		name:      rule{member: memberName, path: "name"},
+		preferred: rule{member: memberPreferred, path: "preferred_username"},
+		groups:    rule{member: memberGroups, path: "groups"},
+	}
+	members := map[string]*rule{memberUser: &m.user, memberEmail: &m.email, memberName: &m.name, memberPreferred: &m.preferred, memberGroups: &m.groups}
+	var ps problems
+	for _, name := range slices.Sorted(maps.Keys(claims)) {
+		if err := checkMember(name); err != nil {
+			ps.add("claims.%s: %w", brief(name), err)
+			continue
+		}
+		r, err := newRule(name, claims[name])
+		if err != nil {
+			ps.add("claims.%s: %w", name, err)
+			continue
+		}
+		if to := members[name]; to != nil {
+			*to = r
+		} else if m.extra = append(m.extra, r); len(m.extra) == maxExtra+1 {
+			ps.add("claims: more than %d beside user, email, name, preferred_username and groups", maxExtra)
+		}
+	}
+	return m, errors.Join(ps...)
+}
+
+// checkMember refuses names that would promise something else than they do.
+func checkMember(name string) error {
+	switch name {
+	case "sub":
+		return errors.New("is not to be mapped: user is the name of the person")
+	case "email_verified":
+		return errors.New(`is not to be mapped: write  email: 'verified ? email : ""'  with the provider's own claim`)
+	}
+	if name == "" || len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != "" {
+		return errors.New("is not a name: up to 64 letters, digits, _, . and -")
+	}
+	return nil
+}
+
+// newRule compiles one rule. What could be a path is one; anything else is a CEL expression.
+func newRule(member, text string) (rule, error) {
+	r := rule{member: member, written: true}
+	if isPath(text) {
+		// As in an expression, claims is everything.
+		r.path = strings.TrimPrefix(text, "claims.")
+		if len(text) > maxPath || strings.Contains("."+r.path+".", "..") && !strings.Contains(r.path, "/") {
+			return rule{}, fmt.Errorf("is not a path: names with dots between them, at most %d characters", maxPath)
+		}
+		return r, nil
+	}
+	if strings.TrimSpace(text) == "" {
+		return rule{}, errors.New("is empty")
+	}
+	var err error
+	r.program, err = compile(text, member)
+	return r, err
+}
+
+// isPath reports whether text is a path rather than an expression.
+func isPath(text string) bool {
+	return text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/-") == ""
+}
+
+// compile checks an expression and makes a program of it that does no I/O and whose cost is bounded. What it may use: claims, every
+// claim by its own name, the standard macros, optional values, the string functions, and first.
+func compile(text, member string) (cel.Program, error) {
+	env, err := cel.NewEnv(
+		cel.ParserExpressionSizeLimit(maxExpression),
+		cel.CustomTypeAdapter(adapter{types.DefaultTypeAdapter}),
+		cel.CrossTypeNumericComparisons(true),
+		cel.OptionalTypes(),
+		ext.Strings(),
+		firstFunction(),
+		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
+	)
+	if err != nil {
+		return nil, err
+	}
+	parsed, issues := env.Parse(text)
+	if issues.Err() != nil {
+		return nil, complaint(issues)
+	}
+	// Which claims there will be is not known now: every name may be one.
+	var names []cel.EnvOption
+	for _, name := range freeNames(parsed) {
+		if _, known := env.CELTypeProvider().FindIdent(name); !known && name != "claims" {
+			names = append(names, cel.Variable(name, cel.DynType))
+		}
+	}
+	if env, err = env.Extend(names...); err != nil {
+		return nil, err
+	}
+	checked, issues := env.Check(parsed)
+	if issues.Err() != nil {
+		return nil, complaint(issues)
+	}
+	if out := checked.OutputType(); !yields(out, member) {
+		return nil, fmt.Errorf("yields a %s: a text is needed", out)
+	}
+	return env.Program(checked, cel.CostLimit(maxCost), cel.InterruptCheckFrequency(10))
+}
+
+// complaint is the first thing that is wrong with an expression.
+func complaint(issues *cel.Issues) error {
+	for _, e := range issues.Errors() {
+		return fmt.Errorf("line %d, column %d: %s", e.Location.Line(), e.Location.Column()+1, printable(brief(e.Message)))
+	}
+	return issues.Err()
+}
+
+// freeNames returns the names that an expression uses, local ones too: to declare those as well does no harm.
+func freeNames(parsed *cel.Ast) []string {
+	names := map[string]bool{}
+	ast.PostOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() == ast.IdentKind {
+			if name := strings.TrimPrefix(e.AsIdent(), "."); !strings.ContainsAny(name, "@.") {
+				names[name] = true
+			}
+		}
+	}))
+	return slices.Sorted(maps.Keys(names))
+}
+
+// yields reports whether a value of type t can become the member.
+func yields(t *cel.Type, member string) bool {
+	switch t.Kind() {
+	case types.DynKind, types.AnyKind, types.StringKind, types.IntKind, types.UintKind, types.DoubleKind, types.NullTypeKind, types.TypeParamKind:
+		return true
+	case types.ListKind:
+		return member == memberGroups
+	case types.BoolKind:
+		return !isIdentityMember(member)
+	case types.OpaqueKind:
+		return t.TypeName() == "optional_type" && yields(t.Parameters()[0], member)
+	}
+	return false
+}
+
+// isIdentityMember reports whether a member is one of the identity itself.
+func isIdentityMember(member string) bool {
+	return slices.Contains([]string{memberUser, memberEmail, memberName, memberPreferred, memberGroups}, member)
+}
+
+// firstFunction declares first(a, b, …): the first of its arguments that is there. One that fails, because a claim is missing for
+// instance, that is null or an empty string is not.
+func firstFunction() cel.EnvOption {
+	var overloads []cel.FunctionOpt
+	for n := 2; n <= maxFirst; n++ {
+		overloads = append(overloads, cel.Overload(fmt.Sprintf("postern_first_%d", n), slices.Repeat([]*cel.Type{cel.DynType}, n), cel.DynType,
+			cel.OverloadIsNonStrict(), cel.FunctionBinding(first)))
+	}
+	// Bindings of two arguments are of another kind.
+	overloads[0] = cel.Overload("postern_first_2", []*cel.Type{cel.DynType, cel.DynType}, cel.DynType,
+		cel.OverloadIsNonStrict(), cel.BinaryBinding(func(a, b ref.Val) ref.Val { return first(a, b) }))
+	return cel.Function("first", overloads...)
+}
+
+func first(args ...ref.Val) ref.Val {
+	for _, v := range args {
+		if o, ok := v.(*types.Optional); ok && o.HasValue() {
+			v = o.GetValue()
+		} else if ok {
+			continue
+		}
+		if !types.IsUnknownOrError(v) && v != types.NullValue && v != types.String("") {
+			return v
+		}
+	}
+	return types.NullValue
+}
+
+// adapter shows claims to expressions.
+type adapter struct{ types.Adapter }
+
+// NativeToValue is [types.Adapter]'s, but numbers keep all their digits, and strings that are too long to name anything are not shown:
+// what functions make of them could be longer than memory.
+func (a adapter) NativeToValue(v any) ref.Val {
+	switch v := v.(type) {
+	case string:
+		if len(v) > maxOperand {
+			return types.NewErr("a string of more than %d bytes", maxOperand)
+		}
+	case json.Number:
+		if i, err := strconv.ParseInt(v.String(), 10, 64); err == nil {
+			return types.Int(i)
+		}
+		if u, err := strconv.ParseUint(v.String(), 10, 64); err == nil {
+			return types.Uint(u)
+		}
+		f, err := v.Float64()
+		switch {
+		case len(v) > maxOperand || err != nil:
+			return types.NewErr("a number that is out of range")
+		case !strings.ContainsAny(v.String(), ".eE"): // two names must not become one by rounding
+			return types.String(v)
+		}
+		return types.Double(f)
+	case map[string]any:
+		return types.NewStringInterfaceMap(a, v)
+	case []any:
+		return types.NewDynamicList(a, v)
+	}
+	return a.Adapter.NativeToValue(v)
+}
+
+// scope is what an expression sees of claims.
+type scope claims
+
+// ResolveName finds a claim.
+func (s scope) ResolveName(name string) (any, bool) {
+	if name == "claims" {
+		return map[string]any(s), true
+	}
+	v, ok := s[name]
+	return v, ok
+}
+
+// Parent is none.
+func (scope) Parent() interpreter.Activation { return nil }
+
+// value applies a rule: nil where there is nothing. Its errors do not hold what was computed with.
+func (r rule) value(ctx context.Context, c claims) (any, error) {
+	if r.program == nil {
+		return lookup(c, r.path), nil
+	}
+	// Its own time: a member is not absent because a call before it was slow.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxTaken)
+	defer cancel()
+	out, _, err := r.program.ContextEval(ctx, scope(c))
+	if _, cancelled := errors.AsType[interpreter.EvalCancelledError](err); cancelled || ctx.Err() != nil {
+		return nil, errors.New("its expression costs too much")
+	}
+	if err != nil {
+		return nil, errors.New("its expression failed: something that it uses is missing, or of another type")
+	}
+	return native(out)
+}
+
+// lookup follows a path: the names of members with dots between them. A name may hold dots itself; the longest that is there counts,
+// so that https://example.com/groups is found. Through a list it collects what is found in each of its objects.
+func lookup(c map[string]any, path string) any {
+	if v := c[path]; v != nil {
+		return v
+	}
+	for i := strings.LastIndexByte(path, '.'); i > 0; i = strings.LastIndexByte(path[:i], '.') {
+		switch v := c[path[:i]].(type) {
+		case nil:
+			continue
+		case map[string]any:
+			return lookup(v, path[i+1:])
+		case []any:
+			return collect(v, path[i+1:])
+		}
+		return nil
+	}
+	return nil
+}
+
+// collect follows a path from each object of a list. Nil where none has it.
+func collect(list []any, path string) any {
+	var all []any
+	for _, e := range list {
+		object, ok := e.(map[string]any)
+		if !ok {
+			continue
+		}
+		switch v := lookup(object, path).(type) {
+		case nil:
+		case []any:
+			all = append(all, v...)
+		default:
+			all = append(all, v)
+		}
+	}
+	if all == nil {
+		return nil
+	}
+	return all
+}
+
+// native makes what an expression yields into what JSON would hold. What cannot name anything is false within a list, and an error
+// elsewhere.
+func native(v ref.Val) (any, error) {
+	switch v := v.(type) {
+	case types.Null:
+		return nil, nil
+	case types.String:
+		return string(v), nil
+	case types.Bool:
+		return bool(v), nil
+	case types.Int:
+		return json.Number(strconv.FormatInt(int64(v), 10)), nil
+	case types.Uint:
+		return json.Number(strconv.FormatUint(uint64(v), 10)), nil
+	case types.Double:
+		if f := float64(v); !math.IsNaN(f) && !math.IsInf(f, 0) {
+			return json.Number(strconv.FormatFloat(f, 'g', -1, 64)), nil
+		}
+	case *types.Optional:
+		if v.HasValue() {
+			return native(v.GetValue())
+		}
+		return nil, nil
+	case traits.Lister:
+		var list []any
+		for it := v.Iterator(); it.HasNext() == types.True && len(list) <= maxGroups; { // one more, so that it is seen
+			e, err := native(it.Next())
+			if _, ok := e.([]any); ok || err != nil {
+				e = false
+			}
+			list = append(list, e)
+		}
+		return list, nil
+	}
+	return nil, errors.New("its expression yields neither a text nor a list")
+}
+
+// text makes a claim into the text that names somebody or something. Numbers are written in one way, however the provider writes them.
+func text(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case json.Number:
+		s := v.String()
+		if !strings.ContainsAny(s, ".eE") {
+			return s, true
+		}
+		f, err := v.Float64()
+		if err != nil {
+			return "", false
+		}
+		if f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+			return strconv.FormatInt(int64(f), 10), true
+		}
+		return strconv.FormatFloat(f, 'g', -1, 64), true
+	}
+	return "", false
+}

@@ -1,0 +1,88 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestWrongPasswordsSlowDownTheGuesserAndLockNobodyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g guesses
+		try := func(user, network string, wrong bool) time.Duration {
+			began := time.Now()
+			done, ok := g.begin(t.Context(), user, network, time.Now())
+			if !ok {
+				t.Fatalf("%s from %s was refused", user, network)
+			}
+			done(wrong, time.Now())
+			return time.Since(began)
+		}
+		var last time.Duration
+		for i := range 12 {
+			d := try("alice", "192.0.2.0/24", true)
+			if d < last || i < 2 && d != 0 || d > maxGuessDelay {
+				t.Errorf("guess %d waited %s after %s", i, d, last)
+			}
+			last = d
+		}
+		if last != maxGuessDelay {
+			t.Errorf("after 12 guesses the wait is %s", last)
+		}
+		for range 500 {
+			try("alice", fmt.Sprintf("198.51.%d.0/24", time.Now().UnixNano()%200), true)
+		}
+		if d := try("alice", "203.0.113.0/24", false); d > maxUserDelay {
+			t.Errorf("the person waits %s because others guessed", d)
+		}
+		if d := try("bob", "192.0.2.0/24", false); d != 0 {
+			t.Errorf("another user of the same network waits %s", d)
+		}
+		time.Sleep(guessMemory + time.Second)
+		if d := try("alice", "192.0.2.0/24", false); d != 0 {
+			t.Errorf("after %s the wait is still %s", guessMemory, d)
+		}
+	})
+}
+
+func TestManyGuessesAtOnceAreNoWayAround(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g guesses
+		began := time.Now()
+		var refused atomic.Int64
+		for range 10 {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() {
+				if _, ok := g.begin(ctx, "alice", "192.0.2.0/24", began); !ok {
+					refused.Add(1)
+				}
+			}()
+		}
+		synctest.Wait()
+		if n := refused.Load(); n != 10-maxWaitingHere {
+			t.Errorf("%d of 10 at once were refused, want %d", n, 10-maxWaitingHere)
+		}
+		if done, ok := g.begin(t.Context(), "alice", "203.0.113.0/24", began); !ok {
+			t.Error("the person elsewhere was refused")
+		} else {
+			done(false, began)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestGuessCountersAreBounded(t *testing.T) {
+	var g guesses
+	now := time.Now()
+	for i := range 3 * maxGuesses {
+		done, _ := g.begin(t.Context(), fmt.Sprint("user", i), "n", now)
+		done(true, now)
+	}
+	if n := len(g.now) + len(g.old); n > maxGuesses+2 {
+		t.Errorf("%d counters", n)
+	}
+}
