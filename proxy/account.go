@@ -57,7 +57,7 @@ func (p *Proxy) writeSession(x *exchange, pr *provider, s *session.Session) {
 	info := sessionInfo{
 		User: s.Identity.User, Email: s.Identity.Email, Name: s.Identity.Name, PreferredUsername: s.Identity.PreferredUsername,
 		Groups: append([]string{}, s.Identity.Groups...), Provider: pr.name,
-		Created: s.Created.UTC(), Ends: s.Ends.UTC(),
+		Created: s.Created.UTC().Truncate(time.Second), Ends: s.Ends.UTC().Truncate(time.Second),
 		IdleTimeout: int(pr.idleTimeout.Seconds()), IdleUntil: p.idleUntil(pr, s),
 	}
 	info.TokenExpires = timeOrNil(s.Tokens.Expiry)
@@ -76,14 +76,14 @@ func (p *Proxy) idleUntil(pr *provider, s *session.Session) time.Time {
 	if t.After(s.Ends) {
 		t = s.Ends
 	}
-	return t.UTC()
+	return t.UTC().Truncate(time.Second)
 }
 
 func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = t.UTC()
+	t = t.UTC().Truncate(time.Second)
 	return &t
 }
 

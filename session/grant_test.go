@@ -450,6 +450,7 @@ func TestRefusedWithoutTheStore(t *testing.T) {
 		if _, err := f.use(h, p); !errors.Is(err, session.ErrUnavailable) {
 			t.Errorf("got %v, want ErrUnavailable", err)
 		}
+		synctest.Wait() // until that flight is gone
 		f.store.fail()
 		_, err := f.use(h, p)
 		ended(t, err, session.ReasonRefreshRejected)
@@ -558,10 +559,18 @@ func TestRevocableCountsTheLiving(t *testing.T) {
 // Signing out the last session while another browser signs in: that has its grant, whoever is quicker.
 func TestSignOutAgainstSignIn(t *testing.T) {
 	store := memstore.New(memstore.Options{})
-	a, b := sharing(t, store, nil), sharing(t, store, nil)
+	signOutAgainstSignIn(t, sharing(t, store, nil), sharing(t, store, nil), 300)
+}
+
+func TestRedisSignOutAgainstSignIn(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{Forgetful: true})
+	signOutAgainstSignIn(t, sharing(t, redisStore(t, server), nil), sharing(t, redisStore(t, server), nil), 100)
+}
+
+func signOutAgainstSignIn(t *testing.T, a, b *fixture, n int) {
 	p := newJealous(a, time.Hour)
 	revoked := 0
-	for i := range 300 {
+	for i := range n {
 		sub := fmt.Sprint("person-", i)
 		s, _ := a.signIn(p.grant(sub), session.CreateOptions{})
 		var h http.Header
@@ -1356,4 +1365,21 @@ func TestCloseDuringTheLook(t *testing.T) {
 		f.Close(ctx)
 		wg.Wait()
 	})
+}
+
+// Signing in again in the same browser replaces the session, not the grant.
+func TestReplacedSessionLeavesSharedGrant(t *testing.T) {
+	f := sharing(t, nil, nil)
+	p := newJealous(f, time.Hour)
+	old, hOld := f.signIn(p.grant(alice), session.CreateOptions{})
+	s, h := f.signIn(p.grant(alice), session.CreateOptions{Replaces: old, SignIn: old.SignIn})
+	_, err := f.load(hOld)
+	ended(t, err, session.ReasonReplaced)
+	f.wantAccess(h, p, 2)
+	if f.Revocable(t.Context(), old) {
+		t.Error("the replaced session's grant may be revoked under the new one")
+	}
+	if err := f.End(t.Context(), s, session.ReasonSignedOut); err != nil || !f.Revocable(t.Context(), s) || !f.Revocable(t.Context(), old) {
+		t.Errorf("the last one: %v", err)
+	}
 }

@@ -49,7 +49,8 @@ type Options struct {
 	// MaxPerUser bounds the sessions of one person; the oldest end. 0 is no bound.
 	MaxPerUser int
 	// SharedGrant makes all sessions of one person share the newest grant, for providers at which a new refresh token makes the
-	// person's older ones void. It holds for sessions that are made from then on.
+	// person's older ones void. Whoever has the same Grant.Subject gets the same tokens, so it must name one person for certain. It
+	// holds for sessions that are made from then on.
 	SharedGrant bool
 	// ExchangeTimeout bounds one call of a [RefreshFunc]; 0 is 15 s. The lease outlives it.
 	ExchangeTimeout time.Duration

@@ -24,7 +24,7 @@ type Record struct {
 	Seen time.Time
 	// Ended is empty while the session lives. A tombstone holds the reason until the key's time to live is over.
 	Ended Reason
-	// Sealed is the session, sealed under its data key. The store cannot read it.
+	// Sealed is the session, sealed under its data key, or a grant that sessions share. The store cannot read it.
 	Sealed []byte
 	// TTL is for Swap alone: how long the record is to live from then on at least. 0 leaves its time to live as it is.
 	TTL time.Duration

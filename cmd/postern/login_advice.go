@@ -64,11 +64,11 @@ func (l *login) failed(ctx context.Context, at stage, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return errors.New("interrupted")
 	}
-	text := printable(err.Error())
+	text := err.Error()
 	if refused, ok := errors.AsType[*idp.AuthorizationError](err); ok && refused.Description != "" {
-		text += ": " + printable(refused.Description)
+		text += ": " + refused.Description
 	}
-	return &failure{fmt.Errorf("%s: %s", at, text), l.hints(at, err)}
+	return &failure{fmt.Errorf("%s: %s", at, printable(text)), l.hints(at, err)}
 }
 
 // key is the path of one of the provider's keys.

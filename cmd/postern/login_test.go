@@ -395,6 +395,20 @@ func TestLoginDoubtsAnIdentity(t *testing.T) {
 		"not known: neither expires_in nor the token says; see providers.corp.token_lifetime")
 }
 
+// What the provider module would log is told to whoever sits there.
+func TestLoginShowsWarnings(t *testing.T) {
+	c := newCorp(t)
+	c.MutateIDToken(func(_, claims map[string]any) { claims["email"] = "not an address" })
+	got, err := c.signsIn(t, c.yaml())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, got, `level=WARN msg="claim left out" claim=email`, " email -\n")
+	if strings.Contains(got, "time=") {
+		t.Error("the time of a warning is noise here")
+	}
+}
+
 func TestLoginTellsScopesThatWereNotGranted(t *testing.T) {
 	c := newCorp(t)
 	c.MutateTokenAnswer(func(answer map[string]any) { answer["scope"] = "openid email" })

@@ -117,8 +117,8 @@ func warnAtStart(log *slog.Logger, cfg *config.Config) {
 	for _, p := range append(cfg.Warnings, cfg.CheckFiles().Warnings()...) {
 		log.Warn("configuration", "problem", p.String())
 	}
-	if o := cfg.Server.Origin(""); o != nil && o.Scheme == "http" {
-		log.Warn("the public origin is plain http: cookies are not Secure; use this for trying out only", "origin", o.String())
+	if !cfg.Secure() {
+		log.Warn("the public origin is plain http: cookies are not Secure; use this for trying out only")
 	}
 	if v := runtime.Version(); goversion.Compare(v, "go1.26.9") < 0 || goversion.Lang(v) == "go1.27" && goversion.Compare(v, "go1.27.2") < 0 {
 		log.Warn("built with a Go whose net/http has known request smuggling; Postern refuses CONNECT itself, rebuild all the same", "go", v)

@@ -10,7 +10,8 @@ import (
 // [UnavailableError]s.
 var ErrNotDiscovered = errors.New("provider metadata is not known yet")
 
-// AuthorizationError is the provider's answer that it did not authorize: error=… in the authorization response.
+// AuthorizationError is the provider's answer that it did not authorize: error=… in the authorization response, or a password that it
+// does not accept.
 type AuthorizationError struct {
 	// Code is one of the error codes of RFC 6749 section 4.1.2.1, OpenID Connect Core section 3.1.2.6 or an extension.
 	Code string

@@ -240,7 +240,7 @@ func (b *browser) screenshot(name string) {
 	err := errors.Join(os.MkdirAll(dir, 0o755), b.picture(filepath.Join(dir, name+".png")))
 	_, darkErr := ask(b, chromedp.Steps(colorScheme("dark"), chromedp.EmulateViewport(390, 800)))
 	err = errors.Join(err, darkErr, b.picture(filepath.Join(dir, name+"-phone.png")))
-	_, lightErr := ask(b, chromedp.Steps(colorScheme(""), chromedp.EmulateReset()))
+	_, lightErr := ask(b, chromedp.Steps(colorScheme(""), chromedp.EmulateViewport(1100, 800)))
 	if err := errors.Join(err, lightErr); err != nil {
 		b.t.Logf("screenshot %s: %v", name, err)
 	}
