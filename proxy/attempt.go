@@ -38,7 +38,6 @@ type attempt struct {
 type attempts struct {
 	ring   *seal.Ring
 	cookie http.Cookie // name, Secure and SameSite of every attempt cookie; the name is a prefix
-	now    func() time.Time
 }
 
 func newAttemptID(now time.Time) string {
@@ -117,7 +116,7 @@ func (a *attempts) find(x *exchange, pr *provider, id string) (attempt, error) {
 	return attempt{}, errors.New("no cookie of this sign-in attempt")
 }
 
-// expire removes one attempt's cookie with the attributes that it was set with.
+// expire removes a cookie of sign-ins. Name, path and Secure are those that it was set with; SameSite, which is none for form_post, does not count for that.
 func (a *attempts) expire(x *exchange, name string) {
 	c := a.cookie
 	c.Name, c.MaxAge = name, -1

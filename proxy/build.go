@@ -73,7 +73,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		userKey:     ring.MAC("log user")[0],
 		crossOrigin: http.NewCrossOriginProtection(),
 	}
-	p.attempts = &attempts{ring: ring, now: env.Now, cookie: http.Cookie{
+	p.attempts = &attempts{ring: ring.WithNow(env.Now), cookie: http.Cookie{
 		Name: attemptCookieName(secure), Path: "/", Secure: secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}}
 	if secure && cfg.Server.HSTS > 0 {
@@ -241,11 +241,9 @@ func (p *Proxy) addRoute(c config.Route) error {
 		return err
 	}
 	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: rule, bearer: p.appToken(c.Bearer.ClientCredentials)}
-	switch {
-	case len(c.Provider) > 0:
+	rt.provider = p.providers[0]
+	if len(c.Provider) > 0 {
 		rt.provider = p.provider(c.Provider[0])
-	case len(p.providers) > 0:
-		rt.provider = p.providers[0]
 	}
 	if len(c.Upstream) > 0 {
 		rt.upstream, err = newUpstream(upstreamOptions{

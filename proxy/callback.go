@@ -46,10 +46,11 @@ func (p *Proxy) callback(x *exchange) {
 	}
 	done, first := p.used.claim(at.ID)
 	if first {
-		done.outcome = p.storeSession(x, pr, func(ctx context.Context) (session.Grant, error) {
-			return pr.idp.Finish(ctx, idp.Finish{Params: params, Posted: posted, Secret: at.Secret, RedirectURI: p.redirectURI(x)})
+		p.used.use(at.ID, done, func() outcome {
+			return p.storeSession(x, pr, func(ctx context.Context) (session.Grant, error) {
+				return pr.idp.Finish(ctx, idp.Finish{Params: params, Posted: posted, Secret: at.Secret, RedirectURI: p.redirectURI(x)})
+			})
 		})
-		p.used.release(at.ID, done)
 	} else if !done.wait(x.r.Context()) {
 		p.lateCallback(x, pr, begun, failed, errors.New("the attempt was used before"))
 		return
@@ -151,6 +152,10 @@ func (p *Proxy) lateCallback(x *exchange, pr *provider, begun attempt, failed bo
 		return
 	}
 	x.reason("attempt_lost", err)
+	if pr.password != nil {
+		p.showForm(x, pr, "/", begun.Count+1)
+		return
+	}
 	p.begin(x, pr, "/", begun.Count+1, nil)
 }
 
@@ -242,7 +247,14 @@ func (u *usedAttempts) claim(id string) (f *flight, first bool) {
 	return f, true
 }
 
-// release hands the outcome to those who wait and keeps only that the attempt was used.
+// use makes the outcome, hands it to those who wait and keeps only that the attempt was used. Those who wait behind a panic get an error.
+func (u *usedAttempts) use(id string, f *flight, finish func() outcome) {
+	f.outcome.err = errors.New("the attempt's first use panicked")
+	defer u.release(id, f)
+	f.outcome = finish()
+}
+
+// release ends the waiting.
 func (u *usedAttempts) release(id string, f *flight) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

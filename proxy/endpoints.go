@@ -8,9 +8,13 @@ import (
 	"postern/session"
 )
 
-// endpoint answers the paths under our prefix.
+// endpoint answers the paths under our prefix. On a host whose origin is not known nobody can sign in: it has none.
 func (p *Proxy) endpoint(x *exchange, name string) {
 	x.verdict = verdict{Kind: verdictOwn, Reason: name}
+	if x.origin == nil {
+		p.refuse(x, http.StatusNotFound, "no_endpoint", nil)
+		return
+	}
 	switch name {
 	case "start", "sign_in", "login":
 		p.only(x, p.startSignIn, http.MethodGet, http.MethodHead, http.MethodPost)
@@ -41,29 +45,31 @@ func (p *Proxy) only(x *exchange, handler func(*exchange), methods ...string) {
 	handler(x)
 }
 
-// providerFor is whose sign-in a page of this host needs.
+// providerFor is whose sign-in the page at a checked address needs. One on another host (return_hosts) tells nothing about that.
 func (p *Proxy) providerFor(x *exchange, address string) *provider {
-	path, _, _ := strings.Cut(address, "?")
+	path := pathOnly(address)
+	if path[0] != '/' {
+		path = "/"
+	}
 	if rt := p.routes.match(x.client.Host, canonicalPath(path), http.MethodGet); rt != nil && rt.provider != nil {
 		return rt.provider
 	}
 	return p.providers[0]
 }
 
-// anySession finds a live session of any provider, for our own endpoints. The provider is returned with every error but
-// [session.ErrNone], so that what was found can be named.
+// anySession finds a live session of any provider, for our own endpoints. Of several errors it returns the one that leaves most open: that the
+// store did not answer, then that a session ended, then [session.ErrNone].
 func (p *Proxy) anySession(x *exchange) (*session.Session, *provider, error) {
 	var worst error = session.ErrNone
-	var whose *provider
 	for _, pr := range p.providers {
 		s, err := pr.sessions.Load(x.r.Context(), x.r.Header)
 		if err == nil {
 			x.verdict.Session = s
 			return s, pr, nil
 		}
-		if err != session.ErrNone && whose == nil {
-			worst, whose = err, pr
+		if worst == session.ErrNone || withoutSession(err).Kind == verdictUnavailable {
+			worst = err
 		}
 	}
-	return nil, whose, worst
+	return nil, nil, worst
 }

@@ -20,7 +20,7 @@ type exchange struct {
 	client  clientInfo
 	target  string   // path and query as the client sent them
 	path    string   // the path in the one form that routes are matched on
-	origin  *url.URL // what the browser sees of us on this host
+	origin  *url.URL // what the browser sees of us on this host; nil where only public routes are and nothing tells it
 	route   *route   // nil for our own endpoints
 	verdict verdict
 

@@ -135,3 +135,25 @@ func TestOnlyListedStartParametersReachTheProvider(t *testing.T) {
 		t.Errorf("authorize: %v", q)
 	}
 }
+
+// A194 at our own form: where cookies are blocked it does not come back for ever, but ends in the page that says why.
+func TestA194_PasswordFormWithoutCookiesEndsInThePageThatSaysWhy(t *testing.T) {
+	s, calls := passwordStack(t)
+	form := s.Browser().Go("/")
+	for range 5 {
+		if form.StatusCode == http.StatusBadRequest && strings.Contains(form.Text, "blocks or deletes cookies") {
+			break
+		}
+		answer := s.Browser().Post("/oauth2/start", url.Values{"state": {stateOf(t, form)}, "username": {"ada@example.com"}, "password": {"canary-password"}})
+		if location := answer.Header.Get("Location"); location != "" {
+			answer = s.Browser().Go(location)
+		}
+		form = answer
+	}
+	if !strings.Contains(form.Text, "blocks or deletes cookies") {
+		t.Errorf("still the form: %s %.300s", form.Status, form.Text)
+	}
+	if calls.Load() != 0 {
+		t.Errorf("the provider was asked %d times", calls.Load())
+	}
+}

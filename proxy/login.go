@@ -59,9 +59,7 @@ func (p *Proxy) startSignIn(x *exchange) {
 // begin sends the browser to the provider with a new attempt. count is how many sign-ins in a row went before it; params are what a link to
 // start wants to tell the provider, of which the provider's start_params pass.
 func (p *Proxy) begin(x *exchange, pr *provider, rd string, count int, params url.Values) {
-	if count >= maxSignInsInARow {
-		p.attempts.forgetSignIns(x)
-		p.notice(x, http.StatusBadRequest, noticeLoop, p.startLink(x, rd, false))
+	if p.looping(x, rd, count) {
 		return
 	}
 	if pr.password != nil {
@@ -86,6 +84,16 @@ func (p *Proxy) begin(x *exchange, pr *provider, rd string, count int, params ur
 		return
 	}
 	p.redirect(x, address)
+}
+
+// looping ends a row of sign-ins without a session in a page that says why. It is true when it has answered.
+func (p *Proxy) looping(x *exchange, rd string, count int) bool {
+	if count < maxSignInsInARow {
+		return false
+	}
+	p.attempts.forgetSignIns(x)
+	p.notice(x, http.StatusBadRequest, noticeLoop, p.startLink(x, rd, false))
+	return true
 }
 
 // newAttempt is a sign-in about to begin.

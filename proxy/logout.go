@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"net/http"
 
 	"postern/proxy/page"
@@ -12,8 +11,8 @@ import (
 //
 // Flow:
 //  1. a GET that no click on a page of ours explains asks first; a POST from another site is refused;
-//  2. the session ends in the store, and with it every session of the same sign-in on other hosts,
-//     and its tokens are revoked at the provider, in the background (RFC 7009);
+//  2. the session ends in the store (that of each provider, where a browser has several), and with it every session of the same
+//     sign-in on other hosts, and its tokens are revoked at the provider, in the background (RFC 7009);
 //  3. the cookie is expired with the attributes that it was set with;
 //  4. the browser goes to the provider's end_session_endpoint, when it has one (RP-Initiated Logout 1.0), and comes back to
 //     logout/callback.
@@ -33,19 +32,19 @@ func (p *Proxy) logout(x *exchange) {
 		p.refuse(x, http.StatusForbidden, "cross_origin_logout", err)
 		return
 	}
-	s, pr, err := p.anySession(x)
-	var ended *session.EndedError
-	switch {
-	case err == nil:
-		if err := p.endSession(x, pr, s); err != nil {
+	live, err := p.allSessions(x)
+	if err != nil {
+		p.notSignedOut(x, err)
+		return
+	}
+	for _, o := range live {
+		if err := p.endSession(x, o.provider, o.session); err != nil {
 			p.notSignedOut(x, err)
 			return
 		}
-	case errors.Is(err, session.ErrNone), errors.As(err, &ended):
+	}
+	if len(live) == 0 {
 		x.reason("no_session", nil)
-	default:
-		p.notSignedOut(x, err)
-		return
 	}
 	for _, pr := range p.providers {
 		if hasCookie(x.r, pr.sessions.CookieName()) {
@@ -53,16 +52,48 @@ func (p *Proxy) logout(x *exchange) {
 		}
 	}
 	p.attempts.forgetSignIns(x)
-	if s != nil {
-		state, err := p.attempts.ring.Seal("logout", []byte(x.origin.String()))
-		if err == nil {
-			if address, ok := pr.idp.EndSessionURL(s.Tokens.ID, x.origin.String()+p.prefix+"/logout/callback", state); ok {
-				p.leaveFor(x, address)
-				return
-			}
-		}
+	if address := p.endSessionURL(x, live); address != "" {
+		p.leaveFor(x, address)
+		return
 	}
 	p.redirect(x, p.prefix+"/logout/callback")
+}
+
+// endSessionURL is the first provider's that has such a place; a browser can be sent to one.
+func (p *Proxy) endSessionURL(x *exchange, ended []ownedSession) string {
+	state, err := p.attempts.ring.Seal("logout", []byte(x.origin.String()))
+	if err != nil {
+		return ""
+	}
+	for _, o := range ended {
+		if address, ok := o.provider.idp.EndSessionURL(o.session.Tokens.ID, x.origin.String()+p.prefix+"/logout/callback", state); ok {
+			return address
+		}
+	}
+	return ""
+}
+
+// ownedSession is a session with the provider that began it.
+type ownedSession struct {
+	session  *session.Session
+	provider *provider
+}
+
+// allSessions are this browser's live sessions, at most one of each provider. Its error says that the store did not answer.
+func (p *Proxy) allSessions(x *exchange) (live []ownedSession, err error) {
+	for _, pr := range p.providers {
+		s, err := pr.sessions.Load(x.r.Context(), x.r.Header)
+		switch {
+		case err == nil:
+			live = append(live, ownedSession{s, pr})
+		case withoutSession(err).Kind == verdictUnavailable:
+			return nil, err
+		}
+	}
+	if len(live) > 0 {
+		x.verdict.Session = live[0].session
+	}
+	return live, nil
 }
 
 // clickedHere is true where the browser itself says that a person followed a link on a page of this origin.
@@ -107,8 +138,12 @@ func (p *Proxy) leaveFor(x *exchange, address string) {
 }
 
 // signedOut is where the provider sends the browser after its own sign-out. The state is only looked at for the log: by then nothing is left that it
-// could protect, and a missing or foreign one must land safely.
+// could protect, and a missing or foreign one must land safely. Whoever is signed in (anyone can link here) is not told otherwise.
 func (p *Proxy) signedOut(x *exchange) {
+	if _, _, err := p.anySession(x); err == nil {
+		p.redirect(x, p.prefix)
+		return
+	}
 	if state := x.r.URL.Query().Get("state"); state != "" {
 		if _, _, err := p.attempts.ring.Open("logout", state, attemptLifetime); err != nil {
 			x.reason("logout_state_unknown", nil)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +30,9 @@ const (
 // showForm answers `start` of a provider with grant: password by our own form. It begins an attempt like any other: its sealed cookie binds
 // the form to this browser, so that nobody can be signed in by another site's form (RFC 9700 section 4.7).
 func (p *Proxy) showForm(x *exchange, pr *provider, rd string, count int) {
+	if p.looping(x, rd, count) {
+		return
+	}
 	at := p.newAttempt(pr, rd, count)
 	state, err := p.attempts.state(at, x.origin.String())
 	if err == nil {
@@ -44,6 +48,9 @@ func (p *Proxy) showForm(x *exchange, pr *provider, rd string, count int) {
 // form writes the sign-in form.
 func (p *Proxy) form(x *exchange, pr *provider, status int, state, user, problem string) {
 	p.own(x.Header())
+	if status == http.StatusUnauthorized {
+		p.setChallenge(x)
+	}
 	p.pages.SignIn(x, x.r, page.SignIn{
 		Status: status, Title: "Sign in", Provider: pr.title, Action: p.prefix + "/start", Fields: map[string]string{"state": state},
 		User: user, Problem: problem, RequestID: x.client.RequestID,
@@ -189,8 +196,9 @@ func userDelay(wrong int) time.Duration {
 	return min(time.Duration(wrong/10)*100*time.Millisecond, maxUserDelay)
 }
 
-// guessKeyOf hashes what is counted, parts apart.
+// guessKeyOf hashes what is counted, parts apart. Case and spaces of a name count as one spelling, since most directories take them for the same.
 func guessKeyOf(user, network string) guessKey {
+	user = strings.ToLower(strings.Join(strings.Fields(user), " "))
 	return sha256.Sum256([]byte(strconv.Itoa(len(user)) + ":" + user + network))
 }
 

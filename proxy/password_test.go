@@ -86,3 +86,21 @@ func TestGuessCountersAreBounded(t *testing.T) {
 		t.Errorf("%d counters", n)
 	}
 }
+
+// Directories fold case and spaces: "Alice" and " alice" are no way to guess alice's password without delay.
+func TestSpellingsOfOneUserShareTheDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g guesses
+		began := time.Now()
+		for _, user := range []string{"alice", "ALICE", "Alice", " alice", "alice ", "aLICE"} {
+			done, ok := g.begin(t.Context(), user, "192.0.2.0/24", time.Now())
+			if !ok {
+				t.Fatal("refused")
+			}
+			done(true, time.Now())
+		}
+		if time.Since(began) == 0 {
+			t.Error("six spellings of a name were tried without any delay")
+		}
+	})
+}

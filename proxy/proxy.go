@@ -52,6 +52,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve checks what every request must satisfy, then hands it to an endpoint of ours or to a route.
 func (p *Proxy) serve(x *exchange) {
 	if refusedMethod(x.r) {
+		x.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS") // RFC 9110 section 15.5.6 wants some
 		p.refuse(x, http.StatusMethodNotAllowed, "method_refused", nil)
 		return
 	}

@@ -30,7 +30,11 @@ func (p *Proxy) render(x *exchange) {
 		}
 		p.answer(x, http.StatusServiceUnavailable, say, page.Link{Text: "Try again", URL: returnTo(x.target, x.origin, nil, p.prefix), Primary: true})
 	default:
-		p.answer(x, http.StatusForbidden, noticeDenied, p.deniedLinks(x)...)
+		if v.Session == nil {
+			p.answer(x, http.StatusForbidden, noticeClosed)
+			return
+		}
+		p.answer(x, http.StatusForbidden, noticeDenied, page.Link{Text: "Sign in with another account", URL: p.prefix + "/logout", Primary: true})
 	}
 }
 
@@ -50,13 +54,6 @@ func (p *Proxy) forward(x *exchange) {
 	began := p.now()
 	defer func() { x.upstream = p.now().Sub(began) }()
 	x.route.upstream.serve(x, x.r, f)
-}
-
-func (p *Proxy) deniedLinks(x *exchange) []page.Link {
-	if x.verdict.Session == nil {
-		return nil
-	}
-	return []page.Link{{Text: "Sign in with another account", URL: p.prefix + "/logout", Primary: true}}
 }
 
 // words is what a page says. Title and text are fixed sentences: nothing of a request or an error reaches them.
@@ -96,6 +93,7 @@ var (
 		text: "The identity provider's answer was not right. If it happens again, tell the people who run this site and name the request."}
 	noticeDenied = words{code: "access_denied", title: "No access",
 		text: "You are signed in, but this account may not open this page."}
+	noticeClosed    = words{code: "access_denied", title: "No access", text: "Nobody may open this page."}
 	noticeSignedOut = words{code: "signed_out", title: "You are signed out", text: "You can close this window."}
 )
 
@@ -171,7 +169,15 @@ func (p *Proxy) notice(x *exchange, status int, say words, links ...page.Link) {
 		}
 	}
 	p.own(x.Header())
+	if status == http.StatusUnauthorized {
+		p.setChallenge(x)
+	}
 	p.pages.Notice(x, x.r, n)
+}
+
+// setChallenge says how one may be known, as each 401 must (RFC 9110 section 15.5.2). Browsers do not ask for anything by it.
+func (p *Proxy) setChallenge(x *exchange) {
+	x.Header().Set("WWW-Authenticate", `Bearer realm="`+hostname(x.origin.Host)+`"`)
 }
 
 // accountName is how a person knows an account.
@@ -187,7 +193,7 @@ func accountName(s *session.Session) string {
 // challenge answers 401 for programs: RFC 6750 section 3 (no error code, since nothing was presented) and a problem that says where to sign in.
 // It sets no cookie.
 func (p *Proxy) challenge(x *exchange) {
-	x.Header().Set("WWW-Authenticate", `Bearer realm="`+hostname(x.origin.Host)+`"`)
+	p.setChallenge(x)
 	more := map[string]any{"login_url": p.startURL(x, p.referringPage(x))}
 	if x.verdict.Ended != "" {
 		more["ended"] = x.verdict.Ended

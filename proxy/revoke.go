@@ -54,12 +54,12 @@ func (rv *revoker) revoke(ctx context.Context, pr *provider, s *session.Session)
 func (rv *revoker) try(ctx context.Context, pr *provider, s *session.Session) {
 	wait := revokeWait
 	var err error
-	for range revokeTries {
+	for try := range revokeTries {
 		if err = pr.idp.Revoke(ctx, s.Tokens); err == nil {
 			return
 		}
 		var busy *idp.UnavailableError
-		if !errors.As(err, &busy) {
+		if !errors.As(err, &busy) || try == revokeTries-1 {
 			break
 		}
 		if busy.RetryAfter > 0 {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -14,13 +15,13 @@ type route struct {
 	name     string // host and path, for the log
 	methods  []string
 	rule     access.Rule
-	provider *provider // whose sessions count; nil for public routes of a file without providers
+	provider *provider // whose sessions count
 	upstream *upstream // nil only where the rule denies everyone
 	bearer   *appToken // sent in place of the person's token, when set
 }
 
 // table finds the most specific route: exact host, then the longest *.wildcard, then no host; on the host the longest
-// path by whole segments; then a route that names the method.
+// path by whole segments; then a route that names the method. A path none of whose routes takes the method leaves it to the next shorter one.
 type table struct {
 	exact    map[string]paths // by host
 	wildcard map[string]paths // by the suffix after "*", such as .example.com
@@ -48,9 +49,6 @@ func (t *table) add(host, path string, rt *route) {
 	}
 	key := strings.TrimSuffix(path, "/")
 	hostPaths[key] = append(hostPaths[key], rt)
-	slices.SortStableFunc(hostPaths[key], func(a, b *route) int { // those that name methods first; they do not overlap
-		return cmp.Compare(min(len(b.methods), 1), min(len(a.methods), 1))
-	})
 }
 
 func inner(m map[string]paths, key string) paths {
@@ -99,15 +97,30 @@ func (ps paths) match(path, method string) *route {
 		return nil
 	}
 	for path = strings.TrimSuffix(path, "/"); ; path = path[:strings.LastIndexByte(path, '/')] {
-		for _, rt := range ps[path] {
-			if len(rt.methods) == 0 || slices.Contains(rt.methods, method) {
-				return rt
-			}
+		if rt := forMethod(ps[path], method); rt != nil {
+			return rt
 		}
 		if path == "" {
 			return nil
 		}
 	}
+}
+
+// forMethod chooses among the routes of one path: one that names the method, else one that names none. HEAD is GET without its body (RFC 9110
+// section 9.3.2): a rule about GET holds for it, unless a route names HEAD.
+func forMethod(routes []*route, method string) *route {
+	var unlimited, get *route
+	for _, rt := range routes { // those that name methods do not overlap
+		switch {
+		case len(rt.methods) == 0:
+			unlimited = rt
+		case slices.Contains(rt.methods, method):
+			return rt
+		case method == http.MethodHead && slices.Contains(rt.methods, http.MethodGet):
+			get = rt
+		}
+	}
+	return cmp.Or(get, unlimited)
 }
 
 // suffixes yields .b.example.com, .example.com, .com of a.b.example.com: longest first, on dot boundaries.

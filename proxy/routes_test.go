@@ -65,6 +65,16 @@ func TestHostsAreUnknownOnlyWhereEveryRouteNamesOne(t *testing.T) {
 	}
 }
 
+// A102: HEAD asks what GET asks. It is no way around a rule about GET.
+func TestA102_HeadFollowsTheRuleOfGet(t *testing.T) {
+	guarded := tableOf([3]string{"", "/", ""}, [3]string{"", "/admin", "GET"}, [3]string{"", "/both", ""}, [3]string{"", "/both", "HEAD"}, [3]string{"", "/both", "GET"})
+	for path, want := range map[string]string{"/admin/x": "/adminGET", "/both": "/bothHEAD", "/": "/"} {
+		if rt := guarded.match("h", path, "HEAD"); rt == nil || rt.name != want {
+			t.Errorf("HEAD %s → %v, want %s", path, rt, want)
+		}
+	}
+}
+
 func BenchmarkMatchAmong10000Routes(b *testing.B) {
 	t := newTable()
 	for i := range 10_000 {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"postern/proxy/idp/idptest"
 	"postern/proxy/proxytest"
@@ -373,4 +374,16 @@ func mustURL(t *testing.T, s string) *url.URL {
 		t.Fatal(err)
 	}
 	return u
+}
+
+// A4: an attempt that took too long begins again instead of being finished.
+func TestA4_AttemptThatTookTooLongBeginsAgain(t *testing.T) {
+	s := proxytest.New(t, proxytest.Options{})
+	b := s.Browser()
+	callback := b.Step(b.Step("/x").Header.Get("Location")).Header.Get("Location")
+	s.Clock.Add(31 * time.Minute)
+	a := b.Step(callback)
+	if !strings.HasPrefix(a.Header.Get("Location"), s.Provider.URL) || s.Provider.Calls(idptest.Token) != 0 {
+		t.Errorf("%s %s, %d token requests", a.Status, a.Header.Get("Location"), s.Provider.Calls(idptest.Token))
+	}
 }

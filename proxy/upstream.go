@@ -358,7 +358,10 @@ func modifyResponse(res *http.Response) error {
 	if o.HSTS != "" && len(h["Strict-Transport-Security"]) == 0 {
 		h["Strict-Transport-Security"] = []string{o.HSTS}
 	}
-	if l.f.Session != nil && len(h["Cache-Control"]) == 0 {
+	switch {
+	case len(l.w.Header()["Set-Cookie"]) > 0:
+		noStore(h) // a cookie of ours goes along, which is for this browser alone (A113)
+	case l.f.Session != nil && len(h["Cache-Control"]) == 0:
 		h["Cache-Control"] = []string{"private"} // RFC 9111: what is made for one person is not for a shared cache
 	}
 	if res.ContentLength < 0 && res.Body != nil && res.StatusCode != http.StatusSwitchingProtocols {

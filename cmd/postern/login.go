@@ -39,12 +39,11 @@ type login struct {
 	timeout    time.Duration // how long a person may take
 	showTokens bool
 	browse     func(address string) error // opens a browser; nil: the address is printed alone
-	now        func() time.Time
 }
 
 // newLogin signs in as Postern would, for whoever wants to know why it does not work.
 func newLogin(o *options) *cobra.Command {
-	l := &login{now: time.Now}
+	l := &login{}
 	var open bool
 	cmd := &cobra.Command{
 		Use: "login [PROVIDER]", Short: "Sign in from this terminal and show what came of it", Args: cobra.MaximumNArgs(1),
@@ -94,8 +93,8 @@ func (l *login) start(ctx context.Context, o *options, name string) error {
 	if l.c.RedirectURI == outOfBand {
 		l.c.ResponseMode = "query" // nothing is posted to a person
 	}
-	if l.provider, err = proxy.NewProvider(l.c, proxy.Env{Log: l.logger(o.logLevel), Now: l.now}); err != nil {
-		return err
+	if l.provider, err = proxy.NewProvider(l.c, proxy.Env{Log: l.logger(o.logLevel)}); err != nil {
+		return fmt.Errorf("providers.%s: %w", l.c.Name, err)
 	}
 	return l.run(ctx)
 }

@@ -143,7 +143,7 @@ func (l *login) expiry(t session.Tokens) string {
 	if t.Expiry.IsZero() {
 		return "not known: neither expires_in nor the token says; see " + l.key("token_lifetime")
 	}
-	return fmt.Sprintf("%s, in %s", t.Expiry.Local().Format("2006-01-02 15:04:05 MST"), t.Expiry.Sub(l.now()).Round(time.Second))
+	return fmt.Sprintf("%s, lives %s", t.Expiry.Local().Format("2006-01-02 15:04:05 MST"), t.Expiry.Sub(t.Obtained).Round(time.Second))
 }
 
 // notGranted lists the scopes that were asked for and not given. offline_access is not always named in what was.

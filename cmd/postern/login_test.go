@@ -266,7 +266,7 @@ func TestLoginShowsWhatCameBack(t *testing.T) {
 	wants(t, got,
 		"It must be registered for client wiki", "takes any port",
 		" user alice\n", " email alice@example.com\n", " name Alice Example\n", " preferred_username -\n", " groups admins, staff\n",
-		" access token ******** (opaque, ", ", in 5m0s\n", " ID token ******** (JWT, ", " scopes openid profile email offline_access\n",
+		" access token ******** (opaque, ", ", lives 5m0s\n", " ID token ******** (JWT, ", " scopes openid profile email offline_access\n",
 		"ID token holds", ` sub "alice"`, ` groups ["admins","staff"]`,
 		" wiki.example.com/ allow signed_in\n", " admin.example.com/ allow group\n", " board.example.com/ deny not_in_group\n",
 		" GET POST shut.example.com/in deny denied\n", " other.example.com/ deny asks for a sign-in at other\n", " open.example.com/ allow public\n",
@@ -376,7 +376,7 @@ func TestLoginTellsWhatBecameOfTheRefreshToken(t *testing.T) {
 		if err == nil {
 			t.Error("exit code 0")
 		}
-		wants(t, got, " user alice\n", "refresh the tokens: token endpoint answered status 400, error invalid_grant\n providers.corp.scopes: ")
+		wants(t, got, " user alice\n", " result failed\n", "refresh the tokens: token endpoint answered status 400, error invalid_grant\n providers.corp.scopes: ")
 	})
 }
 
@@ -459,7 +459,7 @@ func TestLoginTakesAPastedCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wants(t, got, " user -\n", "identity: none", " access token ******** (opaque, 64 bytes)\n", ", in 2h0m0s\n",
+	wants(t, got, " user -\n", "identity: none", " access token ******** (opaque, 64 bytes)\n", ", lives 2h0m0s\n",
 		" maps.example.com/ allow signed_in\n", " team.example.com/ deny not_in_group\n", " refresh token rotated: ")
 	hides(t, got, "canary-client-secret")
 	if errs := m.Errors(); len(errs) > 0 {
@@ -515,6 +515,45 @@ func TestLoginTakesAPastedCodeOfOpenIDConnect(t *testing.T) {
 			wants(t, got, " user alice\n")
 		})
 	}
+}
+
+// LikeCoin by its preset: its own name of the code, the person in the token answer, and a JWT that says when it expires. Somebody who
+// refuses comes back without a state.
+func TestLoginWithAPreset(t *testing.T) {
+	like := simtest.NewLikeCoin(t, simtest.Options{})
+	like.AddUser(simtest.User{Name: "ada", Members: map[string]any{"displayName": "Ada Lovelace", "avatar": "https://like.co/ada.png"}})
+	yaml := fmt.Sprintf(`
+providers:
+  like:
+    preset: likecoin
+    oauth2: {authorize_url: "%[1]s/in/oauth/", token_url: "%[1]s/oauth/access_token"}
+    client_id: wiki
+    client_secret: canary-client-secret
+    scopes: [profile, email]
+routes:
+  - {access: signed_in, upstream: "http://127.0.0.1:3000"}
+`, like.URL)
+	signsIn := func() (string, error) {
+		cmd := signIn(t, yaml)
+		like.AddClient(simtest.Client{ID: "wiki", Secret: "canary-client-secret", RedirectURIs: []string{cmd.redirectURI()}, Scopes: []string{"profile", "email"}})
+		cmd.visit(cmd.address())
+		return cmd.ends()
+	}
+	got, err := signsIn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, got, "ends the refresh tokens of the person's older ones", " user ada\n", " name Ada Lovelace\n", " picture https://like.co/ada.png\n",
+		", lives ", "Access token holds", ` azp "wiki"`, " / allow signed_in\n", " refresh token stayed")
+	if errs := like.Errors(); len(errs) > 0 {
+		t.Errorf("protocol errors: %q", errs)
+	}
+	like.Refuse(true)
+	got, err = signsIn()
+	if err == nil {
+		t.Error("exit code 0")
+	}
+	wants(t, got, `sign in: provider answered error "denied"`, "refused", "\n providers.like.scopes: asks for profile, email")
 }
 
 const breakoutYAML = `
@@ -770,6 +809,16 @@ func (c *callback) serve(method, target, body string) *httptest.ResponseRecorder
 	return w
 }
 
+// taken is the answer that the handler accepted, if it did.
+func (c *callback) taken() answer {
+	select {
+	case a := <-c.got:
+		return a
+	default:
+		return answer{}
+	}
+}
+
 func TestCallbackTakesOneAnswer(t *testing.T) {
 	c, _ := newCallback(t, config.Provider{})
 	for _, want := range []int{http.StatusOK, http.StatusConflict, http.StatusConflict} {
@@ -777,9 +826,8 @@ func TestCallbackTakesOneAnswer(t *testing.T) {
 			t.Errorf("status %d, want %d", w.Code, want)
 		}
 	}
-	a, err := c.wait(t.Context())
-	if err != nil || a.Get("code") != "first" || a.posted {
-		t.Errorf("got %v, %v", a, err)
+	if a := c.taken(); a.Get("code") != "first" || a.posted {
+		t.Errorf("got %v", a)
 	}
 	if w := c.serve("GET", "/callback?code=second&state=our-state", ""); w.Code != http.StatusConflict || len(c.got) != 0 {
 		t.Errorf("a second answer was taken: status %d", w.Code)
@@ -797,8 +845,8 @@ func TestCallbackReadsAPostedAnswer(t *testing.T) {
 	if w := c.serve("POST", "/callback?state=our-state&code=query", "code=posted&state=our-state"); w.Code != http.StatusOK {
 		t.Errorf("status %d, want 200", w.Code)
 	}
-	if a, err := c.wait(t.Context()); err != nil || !a.posted || a.Get("code") != "posted" {
-		t.Errorf("got %v, %v", a, err)
+	if a := c.taken(); !a.posted || a.Get("code") != "posted" {
+		t.Errorf("got %v", a)
 	}
 }
 
@@ -815,8 +863,8 @@ func TestCallbackByTheProvidersNames(t *testing.T) {
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "did not sign you in") || !strings.Contains(w.Body.String(), "You can close this window") {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
-	if a, err := c.wait(t.Context()); err != nil || !a.Has("denied") {
-		t.Errorf("got %v, %v", a, err)
+	if a := c.taken(); !a.Has("denied") {
+		t.Errorf("got %v", a)
 	}
 }
 
@@ -912,6 +960,22 @@ func TestLoginRedirectURI(t *testing.T) {
 		}
 		wants(t, got, "address already in use", "providers.corp.redirect_uri: ")
 	})
+}
+
+func TestTerminalReadsPipes(t *testing.T) {
+	person := newTerminal(strings.NewReader("ada\r\n two words \n\nlast"), io.Discard, io.Discard)
+	for _, want := range []string{"ada", " two words ", "", "last"} {
+		if got, err := person.hidden(t.Context()); err != nil || got != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	if got, err := person.line(t.Context()); err == nil {
+		t.Errorf("got %q after the end", got)
+	}
+	person = newTerminal(strings.NewReader(strings.Repeat("x", maxLine+1)+"\n"), io.Discard, io.Discard)
+	if got, err := person.line(t.Context()); err == nil {
+		t.Errorf("took a line of %d bytes", len(got))
+	}
 }
 
 // Postern's page in the browser holds nothing of the answer, and is not kept.

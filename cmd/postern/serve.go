@@ -136,7 +136,7 @@ func openStore(cfg *config.Config, log *slog.Logger) (session.Store, error) {
 	if !r.Password.IsZero() {
 		o.Password = r.Password.Value
 	}
-	if r.URL.Scheme == "rediss" {
+	if r.CAFile != "" { // else rediss:// alone trusts the system's CAs
 		t, err := redisstore.TLSConfig(r.CAFile, r.URL.Hostname())
 		if err != nil {
 			return nil, err

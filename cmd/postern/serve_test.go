@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"postern/config"
 	"postern/proxy/proxytest"
 )
 
@@ -42,6 +45,16 @@ func start(t *testing.T, server, routes string) *running {
 	t.Cleanup(cancel)
 	proxytest.Eventually(t, func() bool { code, _ := get(r.admin + "/healthz"); return code == http.StatusOK })
 	return r
+}
+
+func TestRedisOverTLSNeedsNoCAFile(t *testing.T) {
+	cfg := &config.Config{}
+	cfg.Session.Store.Redis = &config.Redis{URL: &url.URL{Scheme: "rediss", Host: "127.0.0.1:1", Path: "/0"}, Timeout: time.Second}
+	store, err := openStore(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Close()
 }
 
 func freePort(t *testing.T) string {

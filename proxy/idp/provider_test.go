@@ -369,7 +369,7 @@ func TestDiscoveryPanicIsAnError(t *testing.T) {
 }
 
 func TestEndSessionURL(t *testing.T) {
-	s, p := scripted(t)
+	_, p := scripted(t)
 	attempt(t, t.Context(), p, today)
 	got, ok := p.EndSessionURL("e30.e30.x", "https://wiki.example.com/oauth2/logout/callback", "a b")
 	want := scriptIssuer + "/end?client_id=wiki&id_token_hint=e30.e30.x&post_logout_redirect_uri=https%3A%2F%2Fwiki.example.com%2Foauth2%2Flogout%2Fcallback&state=a%20b&tenant=7"
@@ -386,7 +386,7 @@ func TestEndSessionURL(t *testing.T) {
 	}
 
 	for _, address := range []any{nil, "http://id.example.com/end", "javascript:alert(1)"} {
-		s, p = scripted(t)
+		s, p := scripted(t)
 		m := scriptMetadata()
 		m["end_session_endpoint"] = address
 		s.answer("/.well-known/openid-configuration", 200, m)

@@ -81,8 +81,6 @@ type Notice struct {
 	RequestID string
 	// Links are the ways on.
 	Links []Link
-	// SignedOut says that all is well: the page is announced politely, and shows no status.
-	SignedOut bool
 }
 
 // Confirm is a question with one button that posts a form.
@@ -97,15 +95,13 @@ type Confirm struct {
 	Button string
 	// Cancel is where the person goes who does not want it.
 	Cancel string
-	// Fields are posted along.
-	Fields map[string]string
 	// RequestID lets an operator find the request in the log.
 	RequestID string
 }
 
 // SessionView is what a person may see of the own session. Empty members are left out.
 type SessionView struct {
-	// User, Email, Name and Groups are who is signed in. With none of User, Email and Name, nobody is.
+	// User, Email, Name and Groups are who is signed in.
 	User, Email, Name string
 	Groups            []string
 	// Provider says where the person signed in.
@@ -113,12 +109,8 @@ type SessionView struct {
 	// SignedIn is when; Ends when the session will be over at the latest; IdleUntil when it will if it is not used; RefreshAt when
 	// the access token is renewed next.
 	SignedIn, Ends, IdleUntil, RefreshAt time.Time
-	// Reason is a sentence that says why there is no session any more.
-	Reason string
-	// SignOut is where the sign-out form is posted, SignIn where one signs in, Home the application.
-	SignOut, SignIn, Home string
-	// Fields are posted with the sign-out form.
-	Fields map[string]string
+	// SignOut is where the sign-out form is posted, Home the application.
+	SignOut, Home string
 	// RequestID lets an operator find the request in the log.
 	RequestID string
 }
@@ -141,9 +133,6 @@ type view struct {
 // Notice writes a page that says something.
 func (p *Pages) Notice(w http.ResponseWriter, r *http.Request, n Notice) {
 	status := n.Status
-	if status == 0 && n.SignedOut {
-		status = http.StatusOK
-	}
 	if status < 200 || status > 599 {
 		status = http.StatusInternalServerError
 	}
@@ -155,7 +144,7 @@ func (p *Pages) Notice(w http.ResponseWriter, r *http.Request, n Notice) {
 		Links:     links(n.Links),
 		Role:      "status",
 	}
-	if status >= 400 && !n.SignedOut {
+	if status >= 400 {
 		v.Role, v.Status = "alert", status
 	}
 	h := policy{formAction: "'none'", framed: slices.ContainsFunc(v.Links, func(l Link) bool { return l.Top })}
@@ -170,23 +159,17 @@ func (p *Pages) Confirm(w http.ResponseWriter, r *http.Request, c Confirm) {
 		Action:    safeURL(c.Action),
 		Button:    line(cmp.Or(c.Button, "Continue")),
 		Cancel:    safeURL(c.Cancel),
-		Fields:    fields(c.Fields),
 		RequestID: line(c.RequestID),
 	}, policy{formAction: "'self'"})
 }
 
-// Session writes the page about a person's session, or about there being none.
+// Session writes the page about a person's session.
 func (p *Pages) Session(w http.ResponseWriter, r *http.Request, s SessionView) {
-	v := view{
-		Heading:      "You are not signed in",
-		Fields:       fields(s.Fields),
+	p.write(w, r, http.StatusOK, "session", view{
+		Heading:      "You are signed in",
 		RequestID:    line(s.RequestID),
 		sessionFacts: p.facts(s),
-	}
-	if v.Known {
-		v.Heading = "You are signed in"
-	}
-	p.write(w, r, http.StatusOK, "session", v, policy{formAction: "'self'"})
+	}, policy{formAction: "'self'"})
 }
 
 // Continue writes a page that goes on to url by itself, where a redirect would not do: after a sign-in whose session cookie is

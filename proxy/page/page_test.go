@@ -83,10 +83,10 @@ func samples() []sample {
 			Links: []page.Link{{Text: "Try again", URL: "/oauth2/start?rd=%2F", Primary: true}},
 		})},
 		{"signed-out", notice(page.Notice{
-			SignedOut: true,
-			Title:     "You are signed out",
-			Text:      "Your session here and at the identity provider is over.",
-			Links:     []page.Link{{Text: "Sign in again", URL: "/oauth2/start", Primary: true}},
+			Status: http.StatusOK,
+			Title:  "You are signed out",
+			Text:   "Your session here and at the identity provider is over.",
+			Links:  []page.Link{{Text: "Sign in again", URL: "/oauth2/start", Primary: true}},
 		})},
 		{"confirm", func(w http.ResponseWriter, r *http.Request) {
 			p.Confirm(w, r, page.Confirm{
@@ -95,7 +95,6 @@ func samples() []sample {
 				Action:    "/oauth2/logout",
 				Button:    "Sign out",
 				Cancel:    "/",
-				Fields:    map[string]string{"csrf": "c2VjcmV0", "rd": `/a?b="c"&d=<e>`},
 				RequestID: id,
 			})
 		}},
@@ -116,10 +115,8 @@ func samples() []sample {
 			SignedIn: clock.Add(-72 * time.Minute), Ends: clock.Add(10*time.Hour + 48*time.Minute),
 			IdleUntil: clock.Add(time.Hour), RefreshAt: clock.Add(4*time.Minute + 2*time.Second),
 			SignOut: "/oauth2/logout", Home: "/",
-			Fields: map[string]string{"csrf": "c2VjcmV0"},
 		})},
 		{"session-bare", session(page.SessionView{User: "bob", SignedIn: clock, SignOut: "/oauth2/logout"})},
-		{"session-none", session(page.SessionView{Reason: "Your session ended because it was not used for a while.", SignIn: "/oauth2/start", Home: "/"})},
 		{"continue", func(w http.ResponseWriter, r *http.Request) {
 			p.Continue(w, r, "You are signed in", `/wiki/Foo_(bar)?q=a|b&x="y"^{z}'#part`)
 		}},
@@ -305,7 +302,7 @@ func TestStatus(t *testing.T) {
 		{page.Notice{Status: 101}, 500},
 		{page.Notice{Status: -1}, 500},
 		{page.Notice{Status: 1000}, 500},
-		{page.Notice{SignedOut: true}, 200},
+		{page.Notice{Status: 200}, 200},
 	} {
 		res := get(t, func(w http.ResponseWriter, r *http.Request) { pages().Notice(w, r, tt.notice) })
 		if res.StatusCode != tt.want {
@@ -428,4 +425,14 @@ func content(n *html.Node) string {
 		}
 	}
 	return strings.Join(parts, " ")
+}
+
+// A provider with identity: none tells nothing about the person, who is signed in all the same.
+func TestSessionWithoutIdentityIsASession(t *testing.T) {
+	got := body(t, get(t, func(w http.ResponseWriter, r *http.Request) {
+		pages().Session(w, r, page.SessionView{Provider: "Maps", SignedIn: clock, SignOut: "/oauth2/logout"})
+	}))
+	if !strings.Contains(got, "You are signed in") || !strings.Contains(got, "/oauth2/logout") {
+		t.Error(got)
+	}
 }

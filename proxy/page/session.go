@@ -11,14 +11,13 @@ const maxGroups = 50
 
 // sessionFacts is what the session page shows.
 type sessionFacts struct {
-	Known                 bool
-	User, Email, Name     string
-	Groups                []string
-	MoreGroups            int
-	Provider, Reason      string
-	SignedIn, Ends        *moment
-	IdleUntil, RefreshAt  *moment
-	SignOut, SignIn, Home string
+	User, Email, Name    string
+	Groups               []string
+	MoreGroups           int
+	Provider             string
+	SignedIn, Ends       *moment
+	IdleUntil, RefreshAt *moment
+	SignOut, Home        string
 }
 
 func (p *Pages) facts(s SessionView) sessionFacts {
@@ -27,16 +26,13 @@ func (p *Pages) facts(s SessionView) sessionFacts {
 		Email:     line(s.Email),
 		Name:      line(s.Name),
 		Provider:  line(s.Provider),
-		Reason:    text(s.Reason),
 		SignedIn:  p.moment(s.SignedIn),
 		Ends:      p.moment(s.Ends),
 		IdleUntil: p.moment(s.IdleUntil),
 		RefreshAt: p.moment(s.RefreshAt),
 		SignOut:   safeURL(s.SignOut),
-		SignIn:    safeURL(s.SignIn),
 		Home:      safeURL(s.Home),
 	}
-	f.Known = f.User != "" || f.Email != "" || f.Name != ""
 	for i, g := range s.Groups {
 		if i == maxGroups {
 			f.MoreGroups = len(s.Groups) - maxGroups
