@@ -88,7 +88,7 @@ func (p *Proxy) logRequest(x *exchange) {
 		slog.Int("status", x.status),
 		slog.String("verdict", x.verdict.Kind.String()),
 		slog.String("reason", x.verdict.Reason),
-		slog.Duration("duration", p.now().Sub(x.start)),
+		slog.Float64("duration_ms", milliseconds(p.now().Sub(x.start))),
 		slog.Int64("bytes", x.bytes),
 		slog.String("client", x.client.Addr.String()),
 	)
@@ -96,7 +96,7 @@ func (p *Proxy) logRequest(x *exchange) {
 		attrs = append(attrs, slog.String("route", x.route.name))
 	}
 	if x.upstream != 0 {
-		attrs = append(attrs, slog.Duration("upstream_duration", x.upstream))
+		attrs = append(attrs, slog.Float64("upstream_ms", milliseconds(x.upstream)))
 	}
 	if s := x.verdict.Session; s != nil {
 		attrs = append(attrs, slog.String("session", s.Handle()), slog.String("user", p.userHash(s.Subject)))
@@ -106,6 +106,8 @@ func (p *Proxy) logRequest(x *exchange) {
 	}
 	p.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // userHash names a person in the log without naming them; it is the same on every replica.
 func (p *Proxy) userHash(subject string) string {

@@ -76,7 +76,7 @@ func serve(ctx context.Context, o *options) error {
 
 // drain ends serving without losing anything that runs.
 func drain(p *proxy.Proxy, s *servers, c config.Server, log *slog.Logger) error {
-	log.Info("draining", "drain_delay", c.DrainDelay, "shutdown_timeout", c.ShutdownTimeout)
+	log.Info("draining", "drain_delay", c.DrainDelay.String(), "shutdown_timeout", c.ShutdownTimeout.String())
 	p.Drain()
 	time.Sleep(c.DrainDelay)
 	ctx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
