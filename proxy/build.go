@@ -348,6 +348,8 @@ func (p *Proxy) Admin() http.Handler { return p.admin }
 // Redirect is the handler of server.redirect_listen: 308 to https on the same host, for hosts of known routes only.
 func (p *Proxy) Redirect() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x := &exchange{ResponseWriter: w, r: r, start: p.now(), client: p.forwarding.client(r), verdict: verdict{Kind: verdictOwn, Reason: "not_redirected"}}
+		defer p.logRequest(x)
 		host := r.Host
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
@@ -356,11 +358,13 @@ func (p *Proxy) Redirect() http.Handler {
 		known := p.routes.namesHost(host) || p.public && hostname(p.origin.Host) == hostname(host)
 		path, query, err := requestTarget(r)
 		if !known || origin == nil || origin.Scheme != "https" || err != nil || refusedMethod(r) || ambiguousPath(path) != "" {
-			w.Header().Set("Connection", "close")
-			w.WriteHeader(http.StatusNotFound)
+			x.Header().Set("Connection", "close")
+			x.WriteHeader(http.StatusNotFound)
 			return
 		}
-		w.Header().Set("Location", origin.String()+escapeASCII(path+query))
-		w.WriteHeader(http.StatusPermanentRedirect)
+		x.path = canonicalPath(path)
+		x.reason("redirected_to_https", nil)
+		x.Header().Set("Location", origin.String()+escapeASCII(path+query))
+		x.WriteHeader(http.StatusPermanentRedirect)
 	})
 }

@@ -344,6 +344,9 @@ routes: [{host: wiki.example.com, upstream: "${UPSTREAM}"}]
 			t.Errorf("%s%s: %d %s", c.host, c.target, w.Code, w.Header().Get("Location"))
 		}
 	}
+	if log := s.Log.String(); strings.Count(log, `"redirected_to_https"`) != 2 || strings.Count(log, `"not_redirected"`) != 2 {
+		t.Errorf("not one line for each request: %s", log)
+	}
 }
 
 // raw sends one request line as it stands and returns the status.
