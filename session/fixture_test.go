@@ -134,6 +134,10 @@ func (f *faults) Acquire(ctx context.Context, key, owner string, ttl time.Durati
 	return ok, err
 }
 
+func (f *faults) Release(ctx context.Context, key, owner string) error {
+	return f.do(opOn("release", key), func() error { return f.Store.Release(ctx, key, owner) })
+}
+
 func (f *faults) Watch(ctx context.Context, changed func(string), gap func()) error {
 	return f.Store.Watch(ctx, func(key string) {
 		if !f.deaf.Load() {

@@ -326,20 +326,10 @@ func (m *Manager) writeOver(ctx context.Context, n *Session, version int64) (boo
 		}
 	}
 	m.learn(n.key, sl, &v)
-	m.wake(n.key)
 	return true, nil
 }
 
 func (m *Manager) grantTTL() time.Duration { return m.o.Lifetime + grantMargin }
-
-// wake tells a flight in this process that its session changed.
-func (m *Manager) wake(key string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if f := m.flights[key]; f != nil {
-		f.notify()
-	}
-}
 
 // getFunc is (*Manager).Fresh or (*Manager).Refresh.
 type getFunc func(*Manager, context.Context, *Session, RefreshFunc) (*Session, error)
@@ -351,7 +341,7 @@ func (m *Manager) freshShared(ctx context.Context, s *Session, refresh RefreshFu
 		return s, nil
 	}
 	if reasonOf(err) != "" || errors.Is(err, errMoved) {
-		// It may be over under its old name alone.
+		// It may be over under its old name alone, or a sign-in was quicker.
 		cur, _, rerr := m.reread(ctx, s.grant)
 		switch {
 		case errors.Is(rerr, ErrUnavailable):
@@ -379,18 +369,6 @@ func (m *Manager) freshShared(ctx context.Context, s *Session, refresh RefreshFu
 		return nil, &EndedError{v.ended}
 	}
 	return sl.share(s.own, g), nil
-}
-
-// ranOut looks for a newer grant than g, whose access token has run out and that has no refresh token.
-func (m *Manager) ranOut(ctx context.Context, g *Session, refresh RefreshFunc) (*Session, error) {
-	cur, _, err := m.reread(ctx, g)
-	if err != nil {
-		return nil, err
-	}
-	if cur.order() > g.order() && cur.Tokens.Access != g.Tokens.Access {
-		return m.Fresh(ctx, cur, refresh)
-	}
-	return nil, &EndedError{ReasonTokenExpired}
 }
 
 // endWith ends s because of what became of its grant, and returns that as an error.
@@ -440,7 +418,7 @@ func (m *Manager) look(ctx context.Context, f *flight, s *Session) (*Session, er
 	for last := false; ; {
 		cur, _, err := m.reread(ctx, s)
 		switch {
-		case err == nil && cur.Tokens.Refresh != s.Tokens.Refresh:
+		case err == nil && cur.Tokens.Access != s.Tokens.Access: // a sign-in may bring the same refresh token
 			return cur, nil
 		case err != nil && !errors.Is(err, ErrUnavailable):
 			return nil, err
@@ -469,7 +447,7 @@ func (m *Manager) rejectGrant(ctx context.Context, s *Session) (*Session, error)
 		if err != nil {
 			return nil, err
 		}
-		if cur.Tokens.Refresh != s.Tokens.Refresh {
+		if cur.Tokens.Access != s.Tokens.Access {
 			return cur, nil
 		}
 		g := *cur

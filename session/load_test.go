@@ -386,7 +386,7 @@ func TestEndIsSeenWithinMaxStaleWithoutNotices(t *testing.T) {
 		ended(t, err, session.ReasonSignedOut)
 		time.Sleep(5*time.Second - 1)
 		b.mustLoad(h) // so this test shows something
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		_, err = b.load(h)
 		ended(t, err, session.ReasonSignedOut)
 	})
@@ -562,7 +562,7 @@ func TestLogTellsNoSecrets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := replica(t, nil, nil)
 		p := f.provider(time.Hour)
-		s, h := f.signIn(f.grant(time.Minute), session.CreateOptions{})
+		_, h := f.signIn(f.grant(time.Minute), session.CreateOptions{})
 		time.Sleep(2 * time.Minute)
 		s, err := f.Fresh(t.Context(), f.mustLoad(h), p.refresh)
 		if err != nil {

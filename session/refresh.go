@@ -46,7 +46,7 @@ func (m *Manager) Fresh(ctx context.Context, s *Session, refresh RefreshFunc) (*
 	// Without a refresh token, a token that runs out ends the session.
 	if e := s.Tokens.Expiry; s.due.IsZero() && !e.IsZero() && !now.Before(e) {
 		if isGrant(s.key) {
-			return m.ranOut(ctx, s, refresh)
+			return nil, &EndedError{ReasonTokenExpired} // see freshShared
 		}
 		_, _ = m.end(ctx, s.key, ReasonTokenExpired, false, m.indexNames(s)) // times tell it even if this fails
 		return nil, &EndedError{ReasonTokenExpired}
