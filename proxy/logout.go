@@ -111,13 +111,11 @@ func (p *Proxy) endSession(x *exchange, pr *provider, s *session.Session) error 
 	if s.SID != "" {
 		match = session.Match{SID: s.SID}
 	}
-	if _, err := pr.sessions.EndMatching(x.r.Context(), match, session.ReasonSignedOut); err != nil {
-		return err
-	}
-	if pr.idp.CanRevoke() && pr.sessions.Revocable(x.r.Context(), s) {
+	_, err := pr.sessions.EndMatching(x.r.Context(), match, session.ReasonSignedOut)
+	if pr.idp.CanRevoke() && pr.sessions.Revocable(x.r.Context(), s) { // this one has ended, whatever became of the others
 		p.revoking.revoke(x.r.Context(), pr, s)
 	}
-	return nil
+	return err
 }
 
 func (p *Proxy) notSignedOut(x *exchange, err error) {
