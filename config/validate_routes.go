@@ -16,6 +16,7 @@ func (v *validator) routes() {
 	for i, r := range v.c.Routes {
 		at := fmt.Sprintf("routes[%d]", i)
 		v.host(at+".host", r.Host)
+		v.publicHost(at+".host", r)
 		v.path(at+".path", r.Path)
 		v.methods(at+".methods", r.Methods)
 		v.upstreams(at, r)
@@ -42,6 +43,19 @@ func (v *validator) host(at, host string) {
 	case !isHost(name) || name != host && isAddr(name):
 		v.shown(at, "is not a host", "Write a host name such as wiki.example.com or *.example.com")
 	}
+}
+
+// publicHost warns of hosts on which nobody can sign in: with public_url, redirect URIs and the session cookie are that host's alone.
+func (v *validator) publicHost(at string, r Route) {
+	public := v.c.Server.PublicURL
+	if public == nil || r.Host == "" || r.Host == public.Hostname() || !r.needsSignIn() {
+		return
+	}
+	if suffix, wild := strings.CutPrefix(r.Host, "*"); wild && strings.HasSuffix(public.Hostname(), suffix) {
+		return
+	}
+	v.warn(at, "is another host than server.public_url's: people are sent there to sign in, and nobody has a session here",
+		"Leave server.public_url out, so that each host has its own, or drop the host")
 }
 
 // path wants the one form in which requests' paths are compared: decoded and clean.
