@@ -13,7 +13,8 @@ help: ## Show this list.
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 demo: ## Try Postern: a provider, an application and Postern in one process, nothing to install.
-	go run ./cmd/demo
+	go build ./cmd/demo
+	exec ./demo
 
 build: ## Build the postern program.
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' ./cmd/postern

@@ -68,12 +68,15 @@ func cutCookieLine(line string, ours func(name string) bool) string {
 // cookieName is the name that a browser or an application would find in one name=value pair. A pair that begins with "=" has no name,
 // and browsers send its value alone: "=__Host-postern=x" comes back as a cookie of our name.
 func cookieName(pair string) string {
-	pair = strings.TrimLeft(pair, "= \t")
+	pair = strings.TrimLeft(pair, "="+cookieSpace)
 	if i := strings.IndexByte(pair, '='); i >= 0 {
 		pair = pair[:i]
 	}
-	return strings.TrimRight(pair, " \t")
+	return strings.TrimRight(pair, cookieSpace)
 }
+
+// cookieSpace is what net/http takes for space around a name. No listener lets line ends in; a rule that forgets them would count on that.
+const cookieSpace = " \t\r\n"
 
 // filterSetCookie removes Set-Cookie lines of an application that would set or expire a cookie of ours.
 func filterSetCookie(h http.Header, ours func(name string) bool) {
