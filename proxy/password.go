@@ -94,12 +94,12 @@ func (p *Proxy) passwordSignIn(x *exchange) {
 		p.form(x, pr, http.StatusTooManyRequests, state, user, "Too many attempts at once. Please wait a moment.")
 		return
 	}
+	told := guessUnanswered
+	defer func() { done(told, p.now()) }()
 	o := p.storeSession(x, pr, func(ctx context.Context) (session.Grant, error) { return pr.password(ctx, user, password) })
-	var refused *idp.AuthorizationError
-	wrong := errors.As(o.err, &refused) && refused.Code == "invalid_grant"
-	done(wrong, p.now())
+	told = guessOutcomeOf(o.err)
 	switch {
-	case wrong:
+	case told == guessWrong:
 		x.reason("wrong_password", nil)
 		p.form(x, pr, http.StatusUnauthorized, state, user, "User name or password is wrong.")
 		return
@@ -124,7 +124,7 @@ func network(a netip.Addr) string {
 	}
 	prefix, err := a.Prefix(bits)
 	if err != nil {
-		return ""
+		return "unknown" // never empty: that is the counter of a user from anywhere
 	}
 	return prefix.String()
 }
@@ -144,9 +144,31 @@ type guess struct {
 	waiting int
 }
 
+// guessOutcome is what the provider told about a guess.
+type guessOutcome int
+
+const (
+	guessUnanswered guessOutcome = iota // nothing: neither forgiven nor counted
+	guessWrong
+	guessRight
+)
+
+// guessOutcomeOf reads it from the error of a sign-in. Only a password that the provider took forgives earlier wrong ones: a provider that is down
+// or says "too many" must not make guessing fast again.
+func guessOutcomeOf(err error) guessOutcome {
+	var refused *idp.AuthorizationError
+	switch {
+	case err == nil, errors.Is(err, errNotStored):
+		return guessRight
+	case errors.As(err, &refused) && refused.Code == "invalid_grant":
+		return guessWrong
+	}
+	return guessUnanswered
+}
+
 // begin waits as long as earlier wrong guesses ask for. It is false when too many of the same user and network wait already, or the client left.
 // done says how it went.
-func (g *guesses) begin(ctx context.Context, user, network string, now time.Time) (done func(wrong bool, now time.Time), ok bool) {
+func (g *guesses) begin(ctx context.Context, user, network string, now time.Time) (done func(o guessOutcome, now time.Time), ok bool) {
 	here, anywhere := guessKeyOf(user, network), guessKeyOf(user, "")
 	g.mu.Lock()
 	h, a := g.counter(here, now), g.counter(anywhere, now)
@@ -158,17 +180,18 @@ func (g *guesses) begin(ctx context.Context, user, network string, now time.Time
 	delay := max(hereDelay(h.wrong+h.waiting), userDelay(a.wrong))
 	h.waiting++
 	g.mu.Unlock()
-	done = func(wrong bool, now time.Time) {
+	done = func(o guessOutcome, now time.Time) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		h.waiting--
-		if !wrong {
+		switch o {
+		case guessRight:
 			h.wrong = 0
-			return
+		case guessWrong:
+			h.wrong++
+			a.wrong++
+			h.last, a.last = now, now
 		}
-		h.wrong++
-		a.wrong++
-		h.last, a.last = now, now
 	}
 	if delay > 0 {
 		timer := time.NewTimer(delay)
@@ -176,7 +199,7 @@ func (g *guesses) begin(ctx context.Context, user, network string, now time.Time
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			done(true, now)
+			done(guessUnanswered, now) // it was never sent
 			return nil, false
 		}
 	}
