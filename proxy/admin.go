@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"postern/config"
+	"postern/proxy/metrics"
 	"postern/session"
 )
 
@@ -120,13 +121,14 @@ func (rd *readiness) serveReady(w http.ResponseWriter, r *http.Request) {
 }
 
 // newAdmin builds the admin listener's handler. What can harm needs server.admin.
-func newAdmin(rd *readiness, c config.Server) (http.Handler, error) {
+func newAdmin(rd *readiness, m *metrics.Metrics, c config.Server) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		noStore(w.Header())
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", rd.serveReady)
+	mux.Handle("GET /metrics", m.Handler())
 	if c.Admin == nil || c.Admin.Token.IsZero() {
 		return mux, nil
 	}

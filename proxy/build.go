@@ -15,6 +15,7 @@ import (
 	"postern/config"
 	"postern/proxy/access"
 	"postern/proxy/idp"
+	"postern/proxy/metrics"
 	"postern/proxy/page"
 	"postern/session"
 	"postern/session/seal"
@@ -28,6 +29,8 @@ type Env struct {
 	Transport http.RoundTripper
 	// Log gets one line per request and the life cycle. Nil discards.
 	Log *slog.Logger
+	// Metrics counts; nil counts nothing.
+	Metrics *metrics.Metrics
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -95,7 +98,8 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		return nil, err
 	}
 	p.ready = newReadiness(p, env.Now)
-	p.admin, err = newAdmin(p.ready, cfg.Server)
+	env.Metrics.OpenStreams(p.streams.count)
+	p.admin, err = newAdmin(p.ready, env.Metrics, cfg.Server)
 	return p, err
 }
 
@@ -342,7 +346,7 @@ func (p *Proxy) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Admin is the handler of the admin listener: health, readiness, and profiles where server.admin is set.
+// Admin is the handler of the admin listener: health, readiness, metrics, and profiles where server.admin is set.
 func (p *Proxy) Admin() http.Handler { return p.admin }
 
 // Redirect is the handler of server.redirect_listen: 308 to https on the same host, for hosts of known routes only.

@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"postern/config":             0,
 	"postern/session/seal":       0,
 	"postern/proxy/page":         0,
+	"postern/proxy/metrics":      0,
 	"postern/proxy/idp/idptest":  0,
 	"postern/proxy/idp/simtest":  0,
 	"postern/session":            1,

@@ -17,6 +17,7 @@ import (
 
 	"postern/config"
 	"postern/proxy"
+	"postern/proxy/metrics"
 	"postern/session"
 	"postern/session/memstore"
 	"postern/session/redisstore"
@@ -49,7 +50,7 @@ func serve(ctx context.Context, o *options) error {
 		return err
 	}
 	defer store.Close()
-	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log})
+	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log, Metrics: metrics.New(version)})
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"postern/config"
 	"postern/proxy"
 	"postern/proxy/idp/idptest"
+	"postern/proxy/metrics"
 	"postern/session"
 	"postern/session/memstore"
 )
@@ -117,7 +118,7 @@ func (s *Stack) start(o Options) {
 	s.Provider.AddClient(idptest.Client{ID: "wiki", Secret: "canary-client-secret", AuthMethod: "client_secret_basic",
 		RedirectURIs: []string{s.URL + cfg.Server.Prefix + "/callback"}, PostLogoutRedirectURIs: []string{s.URL + cfg.Server.Prefix + "/logout/callback"}})
 	log := slog.New(slog.NewJSONHandler(io.MultiWriter(s.Log, s.t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Now: s.Clock.Now, Transport: o.Transport})
+	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Now: s.Clock.Now, Transport: o.Transport, Metrics: metrics.New("test")})
 	if err != nil {
 		s.t.Fatal(err)
 	}
