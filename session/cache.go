@@ -120,6 +120,9 @@ func (m *Manager) fetch(ctx context.Context, sl *slot, t *ticket) (*view, error)
 	case err != nil:
 		return nil, unavailable("read session", err)
 	case rec.Ended != "":
+		if len(rec.Sealed) > 0 {
+			m.unseal(ctx, t, rec)
+		}
 		v.ended = rec.Ended
 		return m.learn(t.key, sl, &v), nil
 	}
@@ -225,7 +228,13 @@ func (m *Manager) open(t *ticket, rec Record) (*Session, error) {
 	if place := m.place(t.key, rec.Version); isGrant(t.key) {
 		payload, _, err = m.ring.OpenBytes(purposeGrant, rec.Sealed, place)
 	} else {
-		payload, err = seal.Decrypt(&t.dataKey, rec.Sealed, place)
+		var sealed []byte
+		if _, sealed, err = unframe(rec.Sealed); err == nil {
+			payload, err = seal.Decrypt(&t.dataKey, sealed, place)
+		}
+	}
+	if errors.Is(err, errFormat) {
+		return nil, &EndedError{ReasonStoreMiss} // written by a newer binary: to this one it is no session
 	}
 	if err != nil {
 		return nil, &EndedError{ReasonTampered}
@@ -256,6 +265,9 @@ func (m *Manager) record(s *Session) (Record, error) {
 	}
 	sealed, err := seal.Encrypt(&s.dataKey, payload, m.place(s.key, s.Version))
 	if err != nil {
+		return Record{}, err
+	}
+	if sealed, err = m.frame(s, sealed); err != nil {
 		return Record{}, err
 	}
 	return Record{Version: s.Version, Seen: s.Seen, Sealed: sealed}, nil

@@ -96,6 +96,8 @@ type stored struct {
 	// Of a shared grant.
 	Stamp int64  `cbor:"24,keyasint,omitempty"`
 	Gone  Reason `cbor:"25,keyasint,omitempty"`
+
+	Issued int64 `cbor:"26,keyasint,omitempty"`
 }
 
 // packed is a token. One part is the token itself; more are the decoded parts of a JWT, which compress better than their base64.
@@ -141,7 +143,7 @@ func (c *codec) encode(s *Session) ([]byte, error) {
 		Obtained: millis(s.Tokens.Obtained), Expiry: millis(s.Tokens.Expiry), Scope: s.Tokens.Scope,
 		Provider: s.Provider, Created: millis(s.Created), Ends: millis(s.Ends),
 		SignIn: s.SignIn, Browser: s.Browser, Unknown: s.unknown, Extra: s.Extra,
-		Stamp: s.stamp, Gone: s.gone,
+		Stamp: s.stamp, Gone: s.gone, Issued: millis(s.Issued),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode session: %w", err)
@@ -171,7 +173,7 @@ func (c *codec) decode(payload []byte) (*Session, error) {
 	}
 	return &Session{
 		Grant: Grant{
-			Issuer: w.Issuer, Subject: w.Subject, SID: w.SID, AuthTime: fromMillis(w.AuthTime), ACR: w.ACR,
+			Issuer: w.Issuer, Subject: w.Subject, SID: w.SID, AuthTime: fromMillis(w.AuthTime), Issued: fromMillis(w.Issued), ACR: w.ACR,
 			Identity: Identity{User: w.User, Email: w.Email, Name: w.Name, PreferredUsername: w.Preferred, Groups: w.Groups},
 			Extra:    w.Extra,
 			Tokens: Tokens{

@@ -28,7 +28,7 @@ func full() *session.Session {
 	at := time.UnixMilli(1795262400123).UTC()
 	return &session.Session{
 		Grant: session.Grant{
-			Issuer: issuer, Subject: alice, SID: "sid", AuthTime: at, ACR: "2",
+			Issuer: issuer, Subject: alice, SID: "sid", AuthTime: at, Issued: at, ACR: "2",
 			Identity: session.Identity{User: "u", Email: "e", Name: "Ä\xff", PreferredUsername: "p", Groups: []string{"a,b", "", "c"}},
 			Extra:    map[string]string{"picture": "https://idp.example/a.png", "": "\xff"},
 			Tokens:   session.Tokens{Access: jwt(1193, "a"), Refresh: "opaque", ID: jwt(950, "i"), Obtained: at, Expiry: at.Add(time.Hour), Scope: "openid"},

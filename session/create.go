@@ -50,10 +50,7 @@ func (m *Manager) Create(ctx context.Context, g Grant, o CreateOptions) (*Sessio
 	if err != nil {
 		return nil, nil, fmt.Errorf("create session: %w", err)
 	}
-	index, err := m.indexEntries(s)
-	if err != nil {
-		return nil, nil, fmt.Errorf("create session: %w", err)
-	}
+	index := m.indexEntries(s)
 	if m.o.SharedGrant {
 		if s, rec, err = m.withoutGrant(s); err != nil {
 			return nil, nil, fmt.Errorf("create session: %w", err)
@@ -83,7 +80,8 @@ func (m *Manager) Create(ctx context.Context, g Grant, o CreateOptions) (*Sessio
 
 	// The new session stands whatever becomes of these; what fails is tried again in the background.
 	for _, e := range evicted {
-		_, _ = m.end(ctx, e.Handle, ReasonLimit, true, m.siblings(e))
+		f := m.readEntry(ctx, e)
+		_, _ = m.endFound(ctx, &f, ReasonLimit)
 	}
 	if r := o.Replaces; r != nil && r.key != "" {
 		_, _ = m.end(ctx, r.key, ReasonReplaced, false, m.indexNames(r))
@@ -110,6 +108,7 @@ func trim(g Grant) Grant {
 		g.Extra = extra
 	}
 	g.AuthTime = fromMillis(millis(g.AuthTime))
+	g.Issued = fromMillis(millis(g.Issued))
 	g.Tokens.Obtained = fromMillis(millis(g.Tokens.Obtained))
 	g.Tokens.Expiry = fromMillis(millis(g.Tokens.Expiry))
 	return g

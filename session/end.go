@@ -29,70 +29,118 @@ func (m *Manager) End(ctx context.Context, s *Session, why Reason) error {
 	return err
 }
 
-// Match names the sessions to end: those that have every member that is set.
+// Match names sessions of our issuer and client: those that have every member that is set. At least one of SID, Subject, User and
+// SignIn must be.
 type Match struct {
-	SID, Subject, SignIn string
+	// SID is the provider's name for its own session, SignIn what stands in for it: it finds only sessions without a SID.
+	SID, SignIn string
+	// Subject is the person at the provider, User the same as the configuration names people.
+	Subject, User string
+	// IssuedBy leaves newer sign-ins alone: only those match that the provider issued at that time or earlier, by its own clock where it
+	// told, to the second (Back-Channel Logout 1.0: a token that comes late must not end a later sign-in).
+	IssuedBy time.Time
+	// Except is the [Session.ID] of a session that is left alone.
+	Except string
+}
+
+// holds reports whether q matches the session that was found. One about which nothing can be read was tampered with, or is another
+// binary's: then rather one session too many ends.
+func (q *Match) holds(f *found) bool {
+	if q.Except != "" && f.Handle == q.Except {
+		return false
+	}
+	if !f.known {
+		return true
+	}
+	return (q.SID == "" || f.SID == q.SID) && (q.SignIn == "" || f.SignIn == q.SignIn) &&
+		(q.Subject == "" || f.Subject == q.Subject) && (q.User == "" || f.user() == q.User) &&
+		(q.IssuedBy.IsZero() || !f.issued().After(q.IssuedBy))
 }
 
 // EndMatching ends all sessions of our issuer and client that q names, found by the index, without their cookies. It returns how
-// many lived. After an error some may live on; calling again is harmless.
+// many lived. After an error ([ErrUnavailable]) some may live on, all others have ended; calling again is harmless.
 //
-// The sealed values stay behind the tombstones, so that their tokens can be revoked when a cookie arrives.
+// Their tokens go to Options.Discarded: at once where they are known, else when the cookie comes next.
 func (m *Manager) EndMatching(ctx context.Context, q Match, why Reason) (n int, err error) {
-	keys := [][2]string{}
-	for _, k := range [][2]string{{bySID, q.SID}, {bySignIn, q.SignIn}, {bySubject, q.Subject}} { // the narrowest first
-		if k[1] != "" {
-			keys = append(keys, k)
+	entries, err := m.lookUp(ctx, q)
+	errs := []error{err}
+	if err != nil && len(entries) == 0 {
+		return 0, fmt.Errorf("end sessions: %w", err)
+	}
+	read := m.read(ctx, entries)
+	ended := make([]bool, len(read))
+	failed := make([]error, len(read))
+	each(len(read), func(i int) {
+		if f := &read[i]; f.err == nil && f.rec.Ended == "" && q.holds(f) {
+			ended[i], failed[i] = m.endFound(ctx, f, why)
 		}
-	}
-	if len(keys) == 0 {
-		return 0, errors.New("end sessions: nothing to match")
-	}
-	var also [][][]byte
-	for _, k := range keys[1:] {
-		also = append(also, m.hashes(m.o.Issuer, k[0], k[1]))
-	}
-	var errs []error
-	for _, h := range m.hashes(m.o.Issuer, keys[0][0], keys[0][1]) {
-		entries, err := m.o.Store.Index(ctx, indexName(h))
-		if err != nil && !errors.Is(err, ErrNone) {
-			errs = append(errs, unavailable("find sessions", err))
-			continue
-		}
-		for _, e := range entries {
-			e.Name = indexName(h)
-			if !m.matches(e, also) {
-				continue
-			}
-			ended, err := m.end(ctx, e.Handle, why, true, m.siblings(e))
-			if err != nil {
-				errs = append(errs, err)
-			}
-			if ended {
-				n++
+	})
+	var dead []IndexEntry
+	shared := map[string]bool{}
+	for i, f := range read {
+		switch {
+		case f.err != nil && !errors.Is(f.err, ErrNone):
+			errs = append(errs, f.err)
+		case f.err == nil && f.rec.Ended != "":
+			dead = append(dead, f.IndexEntry)
+		case ended[i]:
+			n++
+			if f.Shares {
+				shared[f.Subject] = true
 			}
 		}
+		errs = append(errs, failed[i])
+	}
+	m.tidy(ctx, dead)
+	for subject := range shared {
+		m.discardGrant(ctx, subject, why)
 	}
 	return n, errors.Join(errs...)
 }
 
-// matches reports whether the session of e has all the other names. An entry that does not open was tampered with: then rather one
-// session too many ends.
-func (m *Manager) matches(e IndexEntry, also [][][]byte) bool {
-	rec, ok := m.openEntry(e)
-	if !ok {
-		return true
+// EndID ends the session whose [Session.ID] is id, if owner matches it; the zero Match matches every session of our issuer and client. It
+// reports whether that lived. There is no error for an id that names nothing.
+func (m *Manager) EndID(ctx context.Context, id string, owner Match, why Reason) (ended bool, err error) {
+	if id == "" || isGrant(id) {
+		return false, nil
 	}
-	for _, hashes := range also {
-		if !rec.has(hashes) {
-			return false
-		}
+	f := m.readEntry(ctx, IndexEntry{Handle: id})
+	switch {
+	case errors.Is(f.err, ErrNone):
+		return false, nil
+	case f.err != nil:
+		return false, fmt.Errorf("end session: %w", f.err)
+	case !f.known || f.rec.Ended != "" || !owner.holds(&f):
+		return false, nil
 	}
-	return true
+	ended, err = m.endFound(ctx, &f, why)
+	if ended && f.Shares {
+		m.discardGrant(ctx, f.Subject, why)
+	}
+	return ended, err
+}
+
+// endFound ends a session that was found without its cookie. Its refresh token, where the record tells it, is discarded; else the sealed
+// value stays behind the tombstone.
+func (m *Manager) endFound(ctx context.Context, f *found, why Reason) (bool, error) {
+	index := []IndexEntry{{Name: f.Name, Handle: f.Handle}}
+	if f.known {
+		index = m.entriesOf(f.Handle, m.o.Issuer, &f.about)
+	}
+	if len(f.Refresh) == 0 {
+		return m.end(ctx, f.Handle, why, !f.Shares, index)
+	}
+	tokens := Tokens{Refresh: f.Refresh.token(), Scope: f.Scope}
+	return m.endThen(ctx, f.Handle, why, false, index, func() { m.discard(ctx, f.Handle, why, tokens) })
 }
 
 // end writes a tombstone and reports whether the session lived. If the store does not answer it goes on trying in the background.
 func (m *Manager) end(ctx context.Context, key string, why Reason, keepSealed bool, index []IndexEntry) (bool, error) {
+	return m.endThen(ctx, key, why, keepSealed, index, func() {})
+}
+
+// endThen is end that calls then when the session has ended, which may be later, and by someone else at the same time.
+func (m *Manager) endThen(ctx context.Context, key string, why Reason, keepSealed bool, index []IndexEntry, then func()) (bool, error) {
 	if why == "" {
 		return false, errNoReason
 	}
@@ -101,6 +149,9 @@ func (m *Manager) end(ctx context.Context, key string, why Reason, keepSealed bo
 	}
 	ended, err := m.endOnce(ctx, key, why, keepSealed, index)
 	if err == nil {
+		if ended {
+			then()
+		}
 		return ended, nil
 	}
 	if e, ok := m.slots.GetEntryQuietly(key); ok {
@@ -109,6 +160,7 @@ func (m *Manager) end(ctx context.Context, key string, why Reason, keepSealed bo
 	m.spawn(ctx, rewriteLimit, func(ctx context.Context) {
 		for wait := rewritePause; sleep(ctx, wait); wait = min(2*wait, rewritePauseMax) {
 			if _, err := m.endOnce(ctx, key, why, keepSealed, index); err == nil {
+				then() // an answer that was lost leaves open whether it was us
 				return
 			}
 		}

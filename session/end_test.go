@@ -45,13 +45,22 @@ func TestEndMatchingEndsExactlyThose(t *testing.T) {
 	end(session.Match{SID: "s3"}, 0)
 	end(session.Match{SID: "s1", Subject: "carol"}, 0)
 	lives("123b")
-	end(session.Match{SID: "s1", Subject: alice, SignIn: "y"}, 1)
-	lives("13b")
-	end(session.Match{SID: "s1", Subject: alice}, 1)
+	end(session.Match{SID: "s1", SignIn: "x"}, 0) // a session that has a SID is not found by its sign-in
+	end(session.Match{SignIn: "x"}, 0)
+	lives("123b")
+	end(session.Match{SID: "s1", Subject: alice}, 2)
 	lives("3b")
-	end(session.Match{SignIn: "x"}, 2)
+	end(session.Match{SID: "s1"}, 1)
+	lives("3")
+	end(session.Match{Subject: alice}, 1)
 	lives("")
 	end(session.Match{Subject: alice}, 0)
+	without := person("carol", "", "z")
+	end(session.Match{SignIn: "z", Subject: alice}, 0)
+	end(session.Match{SignIn: "z", Subject: "carol"}, 1)
+	if _, err := f.load(without); err == nil {
+		t.Error("a session without a SID lives")
+	}
 	if _, err := f.EndMatching(t.Context(), session.Match{}, session.ReasonAdmin); err == nil {
 		t.Error("matched everybody")
 	}

@@ -38,6 +38,10 @@ func (m *Manager) Newer(s *Session) (Record, error) {
 	n := *s
 	n.Version++
 	sealed, err := seal.Encrypt(&s.dataKey, payload, m.place(s.key, n.Version))
+	if err != nil {
+		return Record{}, err
+	}
+	sealed, err = m.frame(s, sealed)
 	return Record{Version: n.Version, Sealed: sealed}, err
 }
 

@@ -129,6 +129,15 @@ func (f *faults) Index(ctx context.Context, name string) (entries []session.Inde
 	return entries, err
 }
 
+func (f *faults) Strip(ctx context.Context, key string) (was bool, err error) {
+	err = f.do("strip", func() error { was, err = f.Store.Strip(ctx, key); return err })
+	return was, err
+}
+
+func (f *faults) Reindex(ctx context.Context, add, remove []session.IndexEntry) error {
+	return f.do("reindex", func() error { return f.Store.Reindex(ctx, add, remove) })
+}
+
 func (f *faults) Acquire(ctx context.Context, key, owner string, ttl time.Duration) (ok bool, err error) {
 	err = f.do(opOn("acquire", key), func() error { ok, err = f.Store.Acquire(ctx, key, owner, ttl); return err })
 	return ok, err

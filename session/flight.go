@@ -301,7 +301,7 @@ func merge(old, g Grant, now time.Time) Grant {
 	if g.AuthTime.IsZero() {
 		g.AuthTime = old.AuthTime
 	}
-	g.SID = old.SID
+	g.SID, g.Issued = old.SID, old.Issued
 	return trim(g)
 }
 

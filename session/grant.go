@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 )
@@ -229,7 +228,7 @@ func (m *Manager) withoutGrant(s *Session) (*Session, Record, error) {
 		return nil, Record{}, errors.New("nobody to share the grant with")
 	}
 	own := *s
-	own.Identity, own.Extra, own.Tokens = Identity{}, nil, Tokens{}
+	own.Identity, own.Extra, own.Tokens = Identity{User: s.Identity.User}, nil, Tokens{} // by the user it is found
 	own.shares, own.grants = true, m.grantKeys(s.Issuer, s.Subject)
 	m.schedule(&own)
 	rec, err := m.record(&own)
@@ -495,65 +494,63 @@ func (m *Manager) Revocable(ctx context.Context, s *Session) bool {
 	if s.grant == nil {
 		return true
 	}
+	_, free := m.emptyUnused(ctx, s.key, s.Subject)
+	return free
+}
+
+// emptyUnused takes the tokens out of the grant of subject if no session but that of key lives on it. It returns them when it did so
+// now, and whether the store holds them no more.
+func (m *Manager) emptyUnused(ctx context.Context, key, subject string) (tokens Tokens, free bool) {
 	ctx, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
 	for range grantTries {
 		// First the grant, then who uses it: a sign-in adds its session before it writes the grant, so that either it is counted or
 		// the write below fails.
-		g, _, err := m.readGrant(ctx, s.grants)
+		g, _, err := m.readGrant(ctx, m.grantKeys(m.o.Issuer, subject))
 		if err == nil {
 			var used bool
-			if used, err = m.inUse(ctx, s); used {
-				return false
+			if used, err = m.inUse(ctx, key, subject); used {
+				return Tokens{}, false
 			}
 		}
 		if err == nil && g.gone != "" {
-			return true
+			return Tokens{}, true
 		}
 		var ok bool
 		if err == nil {
 			ok, err = m.empty(ctx, g, ReasonSignedOut)
 		}
 		if err != nil {
-			m.log.WarnContext(ctx, "shared grant kept", "session", s.Handle(), "err", err)
-			return false
+			m.log.WarnContext(ctx, "shared grant kept", "session", handle(key), "err", err)
+			return Tokens{}, false
 		}
 		if ok {
-			return true
+			return g.Tokens, true
 		}
 	}
-	return false
+	return Tokens{}, false
 }
 
-// inUse reports whether another session than s lives on the grant that s shares.
-func (m *Manager) inUse(ctx context.Context, s *Session) (bool, error) {
+// inUse reports whether another session than that of key lives on the grant of subject.
+func (m *Manager) inUse(ctx context.Context, key, subject string) (bool, error) {
+	entries, err := m.lookUp(ctx, Match{Subject: subject})
+	if err != nil {
+		return false, err
+	}
 	now := m.o.Now()
-	for _, h := range m.hashes(s.Issuer, bySubject, s.Subject) {
-		entries, err := m.o.Store.Index(ctx, indexName(h))
-		if err != nil && !errors.Is(err, ErrNone) {
-			return false, unavailable("find sessions", err)
+	for _, e := range entries { // the newest lives most likely
+		if e.Handle == key {
+			continue
 		}
-		for _, e := range slices.Backward(entries) { // the newest lives most likely
-			e.Name = indexName(h)
-			if rec, ok := m.openEntry(e); e.Handle == s.key || ok && rec.Provider != m.o.Provider {
-				continue
-			}
-			rec, err := m.o.Store.Get(ctx, e.Handle)
-			switch {
-			case errors.Is(err, ErrNone):
-				continue
-			case err != nil:
-				return false, unavailable("find sessions", err)
-			case rec.Ended != "":
-				continue
-			}
-			seen := rec.Seen.UnixMilli()
-			if sl, ok := m.slots.GetEntryQuietly(e.Handle); ok {
-				seen = max(seen, sl.Value.seen.Load())
-			}
-			if now.UnixMilli()-seen < m.o.IdleTimeout.Milliseconds() {
-				return true, nil
-			}
+		f := m.readEntry(ctx, e)
+		switch {
+		case errors.Is(f.err, ErrNone), f.rec.Ended != "", f.known && f.Provider != m.o.Provider:
+			continue
+		case f.err != nil:
+			return false, f.err
+		}
+		if now.Sub(m.lastSeen(e.Handle, f.rec)) < m.o.IdleTimeout {
+			return true, nil
 		}
 	}
 	return false, nil

@@ -1,134 +1,166 @@
 package session
 
 import (
-	"bytes"
+	"context"
 	"encoding/base64"
-	"fmt"
+	"errors"
+	"slices"
+	"sync"
 )
 
-// The kinds of things by which sessions are found without their cookie.
+// The kinds of things by which sessions are found without their cookie. A session is found by its subject; by its user where that is
+// another word; by its SID, and by its sign-in where it has none.
 const (
 	bySID     = "sid"
 	bySubject = "sub"
+	byUser    = "user"
 	bySignIn  = "sign_in"
 )
 
-// purposeIndex is the purpose of index names and index records.
-const purposeIndex = "index"
-
-// nameSize is the length of a name's hash: 128 bits of a keyed hash are beyond guessing and colliding.
-const nameSize = 16
-
-// indexed is the sealed part of an index entry. It never holds a token. The numbers are for ever.
-type indexed struct {
-	// Names are the names of the session's other entries, so that an end without its cookie removes them too.
-	Names   [][]byte `cbor:"1,keyasint,omitempty"`
-	Created int64    `cbor:"2,keyasint,omitempty"`
-	// The rest describes the session to its owner and to operators; only the entry by subject has it.
-	Provider string `cbor:"3,keyasint,omitempty"`
-	User     string `cbor:"4,keyasint,omitempty"`
-	Browser  string `cbor:"5,keyasint,omitempty"`
-	Seen     int64  `cbor:"6,keyasint,omitempty"`
-	Ends     int64  `cbor:"7,keyasint,omitempty"`
-}
+const (
+	// purposeIndex is the purpose of index names.
+	purposeIndex = "index"
+	// nameSize is the length of a name's hash: 128 bits of a keyed hash are beyond guessing and colliding.
+	nameSize = 16
+	// readers bounds how many records are read or ended at once for one question.
+	readers = 8
+)
 
 // hashes are the names of one kind and value under each key of the ring, the sealing key's first. The store sees only these.
-func (m *Manager) hashes(issuer, kind, value string) [][]byte {
+func (m *Manager) hashes(issuer, kind, value string) []string {
 	macs := m.ring.MAC(purposeIndex, m.o.Deployment, m.o.ClientID, issuer, kind, value)
-	for i := range macs {
-		macs[i] = macs[i][:nameSize]
+	names := make([]string, len(macs))
+	for i, mac := range macs {
+		names[i] = base64.RawURLEncoding.EncodeToString(mac[:nameSize])
 	}
-	return macs
+	return names
 }
 
-func indexName(hash []byte) string { return base64.RawURLEncoding.EncodeToString(hash) }
-
-// indexKeys lists the kinds and values under which s is found.
-func indexKeys(s *Session) [][2]string {
+// keys lists the kinds and values under which the session is found.
+func (a *about) keys() [][2]string {
 	var keys [][2]string
-	if s.Subject != "" {
-		keys = append(keys, [2]string{bySubject, s.Subject})
-	}
-	keys = append(keys, [2]string{bySignIn, s.SignIn})
-	if s.SID != "" {
-		keys = append(keys, [2]string{bySID, s.SID})
+	for _, k := range [][2]string{{bySubject, a.Subject}, {byUser, a.User}, {bySID, a.SID}, {bySignIn, a.SignIn}} {
+		if k[1] != "" {
+			keys = append(keys, k)
+		}
 	}
 	return keys
 }
 
-// indexEntries makes the entries of a new session.
-func (m *Manager) indexEntries(s *Session) ([]IndexEntry, error) {
-	keys := indexKeys(s)
-	hashes := make([][]byte, len(keys))
-	for i, k := range keys {
-		hashes[i] = m.hashes(s.Issuer, k[0], k[1])[0]
-	}
-	entries := make([]IndexEntry, len(keys))
-	for i, k := range keys {
-		rec := indexed{Created: millis(s.Created)}
-		for j, h := range hashes {
-			if j != i {
-				rec.Names = append(rec.Names, h)
-			}
-		}
-		e := IndexEntry{Name: indexName(hashes[i]), Handle: s.key, Expires: s.Ends}
+// indexEntries are the entries of s, under the sealing key.
+func (m *Manager) indexEntries(s *Session) []IndexEntry {
+	a := m.aboutOf(s)
+	var entries []IndexEntry
+	for _, k := range a.keys() {
+		e := IndexEntry{Name: m.hashes(s.Issuer, k[0], k[1])[0], Handle: s.key, Expires: s.Ends}
 		if k[0] == bySubject {
-			rec.Provider, rec.User, rec.Browser = s.Provider, s.Identity.User, s.Browser
-			rec.Seen, rec.Ends = millis(s.Seen), millis(s.Ends)
 			e.Max = m.o.MaxPerUser
 		}
-		plain, err := m.codec.enc.Marshal(rec)
-		if err != nil {
-			return nil, fmt.Errorf("encode index entry: %w", err)
-		}
-		e.Sealed = m.ring.SealBytes(purposeIndex, plain, indexPlace(e))
-		entries[i] = e
+		entries = append(entries, e)
 	}
-	return entries, nil
-}
-
-// indexPlace binds an entry to its name and session.
-func indexPlace(e IndexEntry) []byte { return join(e.Name, e.Handle) }
-
-// openEntry opens what an entry says.
-func (m *Manager) openEntry(e IndexEntry) (indexed, bool) {
-	var rec indexed
-	plain, _, err := m.ring.OpenBytes(purposeIndex, e.Sealed, indexPlace(e))
-	if err != nil || m.codec.dec.Unmarshal(plain, &rec) != nil {
-		return indexed{}, false
-	}
-	return rec, true
+	return entries
 }
 
 // indexNames are the entries that s may have, under each key of the ring: whichever sealed when it was created.
 func (m *Manager) indexNames(s *Session) []IndexEntry {
+	a := m.aboutOf(s)
+	return m.entriesOf(s.key, s.Issuer, &a)
+}
+
+func (m *Manager) entriesOf(key, issuer string, a *about) []IndexEntry {
 	var entries []IndexEntry
-	for _, k := range indexKeys(s) {
-		for _, h := range m.hashes(s.Issuer, k[0], k[1]) {
-			entries = append(entries, IndexEntry{Name: indexName(h), Handle: s.key})
+	for _, k := range a.keys() {
+		for _, name := range m.hashes(issuer, k[0], k[1]) {
+			entries = append(entries, IndexEntry{Name: name, Handle: key})
 		}
 	}
 	return entries
 }
 
-// siblings are e and the other entries of its session.
-func (m *Manager) siblings(e IndexEntry) []IndexEntry {
-	entries := []IndexEntry{{Name: e.Name, Handle: e.Handle}}
-	rec, _ := m.openEntry(e)
-	for _, h := range rec.Names {
-		entries = append(entries, IndexEntry{Name: indexName(h), Handle: e.Handle})
-	}
-	return entries
+// found is one line of the index and what the record says to which it leads.
+type found struct {
+	IndexEntry
+	rec Record
+	about
+	known bool // about could be read
+	err   error
 }
 
-// has reports whether the session of rec has an entry under one of hashes, too.
-func (rec indexed) has(hashes [][]byte) bool {
-	for _, n := range rec.Names {
-		for _, h := range hashes {
-			if bytes.Equal(n, h) {
-				return true
+// lookUp finds the entries of q by its narrowest member, each session once, the last to end first. Some may be found together with an
+// error.
+func (m *Manager) lookUp(ctx context.Context, q Match) ([]IndexEntry, error) {
+	var keys [][2]string
+	switch {
+	case q.SID != "":
+		keys = [][2]string{{bySID, q.SID}}
+	case q.SignIn != "":
+		keys = [][2]string{{bySignIn, q.SignIn}}
+	case q.Subject != "":
+		keys = [][2]string{{bySubject, q.Subject}}
+	case q.User != "":
+		keys = [][2]string{{byUser, q.User}, {bySubject, q.User}} // whose user is the subject has no entry of the first kind
+	default:
+		return nil, errors.New("nothing to match")
+	}
+	var all []IndexEntry
+	var errs []error
+	for _, k := range keys {
+		for _, name := range m.hashes(m.o.Issuer, k[0], k[1]) {
+			entries, err := m.o.Store.Index(ctx, name)
+			if err != nil && !errors.Is(err, ErrNone) {
+				errs = append(errs, unavailable("find sessions", err))
 			}
+			all = append(all, entries...)
 		}
 	}
-	return false
+	slices.SortFunc(all, byEnd)
+	all = slices.CompactFunc(all, func(a, b IndexEntry) bool { return a.Handle == b.Handle && a.Expires.Equal(b.Expires) })
+	return all, errors.Join(errs...)
+}
+
+// read reads the records of entries and what they say, in the same order.
+func (m *Manager) read(ctx context.Context, entries []IndexEntry) []found {
+	out := make([]found, len(entries))
+	each(len(entries), func(i int) { out[i] = m.readEntry(ctx, entries[i]) })
+	return out
+}
+
+// readEntry reads the record of e. Its err is [ErrNone] for one that is absent, else [ErrUnavailable].
+func (m *Manager) readEntry(ctx context.Context, e IndexEntry) found {
+	f := found{IndexEntry: e}
+	f.rec, f.err = m.o.Store.Get(ctx, e.Handle)
+	switch {
+	case errors.Is(f.err, ErrNone):
+	case f.err != nil:
+		f.err = unavailable("read session", f.err)
+	default:
+		f.about, f.known = m.openAbout(e.Handle, f.rec.Sealed)
+	}
+	return f
+}
+
+// each calls f with 0 to n-1, a few at a time.
+func each(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	for w := range min(n, readers) {
+		wg.Go(func() {
+			for i := w; i < n; i += readers {
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// tidy takes entries out of the index whose session has ended, in the background. Whoever ended it did not know all its entries, or
+// could not reach them. What is absent is left to expire: an entry is written before its session.
+func (m *Manager) tidy(ctx context.Context, entries []IndexEntry) {
+	if len(entries) == 0 {
+		return
+	}
+	m.spawn(ctx, storeLimit, func(ctx context.Context) {
+		if err := m.o.Store.Reindex(ctx, nil, entries); err != nil {
+			m.log.DebugContext(ctx, "index not tidied", "err", err)
+		}
+	})
 }

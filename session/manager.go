@@ -52,6 +52,13 @@ type Options struct {
 	// person's older ones void. Whoever has the same Grant.Subject gets the same tokens, so it must name one person for certain. It
 	// holds for sessions that are made from then on.
 	SharedGrant bool
+	// RevokeWithoutCookie keeps the refresh token where the deployment's keys open it too, so that a session that ends without its cookie
+	// gives it to Discarded at once. Whoever has the store and the keys then has the refresh tokens.
+	RevokeWithoutCookie bool
+	// Discarded is called with tokens of a session that ended without its cookie, so that they can be revoked, when they come to light: with
+	// RevokeWithoutCookie and for shared grants at once, else when the cookie comes next. It is called once in all
+	// replicas, twice if the store's answer was lost. It must not block. Nil drops them.
+	Discarded func(ctx context.Context, d Discarded)
 	// ExchangeTimeout bounds one call of a [RefreshFunc]; 0 is 15 s. The lease outlives it.
 	ExchangeTimeout time.Duration
 	// Now is the clock; nil is time.Now.

@@ -52,6 +52,8 @@ type Grant struct {
 	// SID is the provider's name for its own session, when it tells.
 	SID      string
 	AuthTime time.Time
+	// Issued is when the provider issued the sign-in (the ID token's iat); zero where it does not tell. A refresh keeps it.
+	Issued   time.Time
 	ACR      string
 	Identity Identity
 	// Extra holds what else the configuration takes from the provider's claims, by name: at most 16 members of 1 KiB each. More is
@@ -96,6 +98,9 @@ type Session struct {
 
 // Handle is a short public name of the session for logs. It opens nothing.
 func (s *Session) Handle() string { return handle(s.key) }
+
+// ID names the session for [Manager.EndID]. It opens nothing.
+func (s *Session) ID() string { return s.key }
 
 // RefreshDue is when the access token is refreshed next. It is zero if there is no refresh token or no known expiry.
 func (s *Session) RefreshDue() time.Time { return s.due }

@@ -30,14 +30,12 @@ type Record struct {
 	TTL time.Duration
 }
 
-// IndexEntry is one line under which a session can be found without its cookie.
+// IndexEntry is one line under which a session can be found without its cookie. What is known of it is in its record.
 type IndexEntry struct {
 	// Name is the keyed hash under which entries are looked up.
 	Name string
 	// Handle is the session's store key; it identifies the entry within Name.
 	Handle string
-	// Sealed describes the session; the store cannot read it.
-	Sealed []byte
 	// Expires is when the entry may be dropped.
 	Expires time.Time
 	// Max bounds the live entries under Name; 0 is no bound.
@@ -74,6 +72,14 @@ type Store interface {
 	// Name and Handle suffice. It reports whether the record lived; to end what is absent or has ended is no error. keepSealed
 	// leaves the sealed value behind the tombstone.
 	End(ctx context.Context, key string, why Reason, keepSealed bool, index []IndexEntry) (ended bool, err error)
+
+	// Strip takes the sealed value away that End has left behind a tombstone, and reports whether it was there: of several callers one is
+	// told so. It changes no record that lives.
+	Strip(ctx context.Context, key string) (was bool, err error)
+
+	// Reindex adds or replaces entries of sessions that exist, without looking at Max, then removes others, of which Name and Handle
+	// suffice.
+	Reindex(ctx context.Context, add, remove []IndexEntry) error
 
 	// Index lists the live entries under name, the oldest first, without their Max.
 	Index(ctx context.Context, name string) ([]IndexEntry, error)

@@ -181,6 +181,39 @@ func (s *Store) End(ctx context.Context, key string, why session.Reason, keepSea
 	return ended, nil
 }
 
+// Strip implements [session.Store].
+func (s *Store) Strip(ctx context.Context, key string) (bool, error) {
+	now, unlock, err := s.begin(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	r := s.record(key, now)
+	if r == nil || r.Ended == "" || len(r.Sealed) == 0 {
+		return false, nil
+	}
+	r.Sealed = nil
+	return true, nil
+}
+
+// Reindex implements [session.Store].
+func (s *Store) Reindex(ctx context.Context, add, remove []session.IndexEntry) error {
+	now, unlock, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s.expire(now)
+	for _, e := range add {
+		e.Max = 0
+		s.addEntry(e, now)
+	}
+	for _, e := range remove {
+		s.removeEntry(e.Name, e.Handle)
+	}
+	return nil
+}
+
 // Index implements [session.Store].
 func (s *Store) Index(ctx context.Context, name string) ([]session.IndexEntry, error) {
 	now, unlock, err := s.begin(ctx)
@@ -305,7 +338,7 @@ func (s *Store) live(name string, now time.Time) []session.IndexEntry {
 	var out []session.IndexEntry
 	for _, e := range s.indexes[name] {
 		if now.Before(e.Expires) {
-			out = append(out, session.IndexEntry{Name: name, Handle: e.Handle, Sealed: bytes.Clone(e.Sealed), Expires: e.Expires})
+			out = append(out, session.IndexEntry{Name: name, Handle: e.Handle, Expires: e.Expires})
 		}
 	}
 	slices.SortFunc(out, func(a, b session.IndexEntry) int {
@@ -320,7 +353,7 @@ func (s *Store) addEntry(e session.IndexEntry, now time.Time) []session.IndexEnt
 		return nil
 	}
 	bound := e.Max
-	e.Sealed, e.Expires, e.Max = bytes.Clone(e.Sealed), time.UnixMilli(e.Expires.UnixMilli()), 0
+	e.Expires, e.Max = time.UnixMilli(e.Expires.UnixMilli()), 0
 	added := &entry{IndexEntry: e}
 	if s.indexes[e.Name] == nil {
 		s.indexes[e.Name] = map[string]*entry{}

@@ -72,7 +72,7 @@ func (s *Store) Create(ctx context.Context, key string, rec session.Record, ttl 
 	// The index first: an entry without a session is harmless, a session without its entry cannot be logged out.
 	calls := make([]call, 0, len(index)+1)
 	for _, e := range index {
-		calls = append(calls, call{addEntry, s.indexKey(e.Name), []any{handlePrefix(e.Handle), member(e), e.Expires.UnixMilli(), e.Max}})
+		calls = append(calls, call{addEntry, s.indexKey(e.Name), []any{e.Handle, e.Expires.UnixMilli(), e.Max}})
 	}
 	calls = append(calls, call{createSession, s.sessionKey(key), []any{encode(rec), ttl.Milliseconds()}})
 	replies, err := s.run(ctx, calls...)
@@ -122,7 +122,7 @@ func (s *Store) End(ctx context.Context, key string, why session.Reason, keepSea
 	calls := make([]call, 0, 1+len(index))
 	calls = append(calls, call{endSession, s.sessionKey(key), []any{string(why), keepSealed, s.channel(), key}})
 	for _, e := range index {
-		calls = append(calls, call{removeEntry, s.indexKey(e.Name), []any{handlePrefix(e.Handle)}})
+		calls = append(calls, call{removeEntry, s.indexKey(e.Name), []any{e.Handle}})
 	}
 	replies, err := s.run(ctx, calls...)
 	if err != nil {
@@ -131,6 +131,35 @@ func (s *Store) End(ctx context.Context, key string, why session.Reason, keepSea
 	// Sent again, the script finds the tombstone that the first sending may have made.
 	code := replies[0].code()
 	return code == codeDone || code == codeSame && replies[0].again, nil
+}
+
+// Strip implements [session.Store].
+func (s *Store) Strip(ctx context.Context, key string) (bool, error) {
+	replies, err := s.run(ctx, call{stripTombstone, s.sessionKey(key), nil})
+	if err != nil {
+		return false, s.unavailable("strip tombstone", err)
+	}
+	// Sent again, the script finds what the first sending may have left: better told twice than never.
+	code := replies[0].code()
+	return code == codeDone || code == codeSame && replies[0].again, nil
+}
+
+// Reindex implements [session.Store].
+func (s *Store) Reindex(ctx context.Context, add, remove []session.IndexEntry) error {
+	if len(add)+len(remove) == 0 {
+		return nil
+	}
+	calls := make([]call, 0, len(add)+len(remove))
+	for _, e := range add {
+		calls = append(calls, call{addEntry, s.indexKey(e.Name), []any{e.Handle, e.Expires.UnixMilli(), 0}})
+	}
+	for _, e := range remove {
+		calls = append(calls, call{removeEntry, s.indexKey(e.Name), []any{e.Handle}})
+	}
+	if _, err := s.run(ctx, calls...); err != nil {
+		return s.unavailable("reindex session", err)
+	}
+	return nil
 }
 
 // Index implements [session.Store].

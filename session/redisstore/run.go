@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -114,15 +113,8 @@ func (r reply) result() error {
 	return session.ErrConflict
 }
 
-// handlePrefix is how the members of a handle begin. The length keeps a handle from being the beginning of another.
-func handlePrefix(handle string) string {
-	return string(binary.BigEndian.AppendUint16(nil, uint16(len(handle)))) + handle
-}
-
-// member is an index entry as the sorted set holds it.
-func member(e session.IndexEntry) string {
-	return handlePrefix(e.Handle) + string(e.Sealed)
-}
+// maxScore is beyond every time that is written here, and what a score holds exactly.
+const maxScore = 1 << 53
 
 // members reads the entries of a reply: members, each followed by its score.
 func members(name string, r reply) ([]session.IndexEntry, error) {
@@ -138,19 +130,10 @@ func members(name string, r reply) ([]session.IndexEntry, error) {
 			return nil, fmt.Errorf("index answer holds %T and %T", list[i], list[i+1])
 		}
 		ms, err := strconv.ParseFloat(score, 64)
-		if err != nil || len(m) < 2 {
+		if err != nil || ms > maxScore {
 			continue // none of ours: somebody wrote to Redis
 		}
-		length := int(binary.BigEndian.Uint16([]byte(m)))
-		if len(m) < 2+length {
-			continue
-		}
-		entries = append(entries, session.IndexEntry{
-			Name:    name,
-			Handle:  m[2 : 2+length],
-			Sealed:  []byte(m[2+length:]),
-			Expires: time.UnixMilli(int64(ms)),
-		})
+		entries = append(entries, session.IndexEntry{Name: name, Handle: m, Expires: time.UnixMilli(int64(ms))})
 	}
 	return entries, nil
 }

@@ -112,6 +112,19 @@ end
 redis.call('SET', KEYS[1], '\1' .. string.char(#ARGV[1]) .. string.sub(old, 3, 18) .. ARGV[1] .. sealed, 'KEEPTTL')
 return 1`)
 
+// Takes the sealed value away from behind a tombstone. A record that lives, or is none of ours, stays as it is.
+var stripTombstone = newScript(`
+local old = redis.call('GET', KEYS[1])
+if not old or #old < 18 or string.byte(old, 1) ~= 1 or string.byte(old, 2) == 0 then
+  return -1
+end
+local length = 18 + string.byte(old, 2)
+if #old <= length then
+  return 2
+end
+redis.call('SET', KEYS[1], string.sub(old, 1, length), 'KEEPTTL')
+return 1`)
+
 // now is a Lua function: the time in ms. It is Redis's, so that replicas whose clocks differ never trim each other's entries.
 const now = `
 local function now()
@@ -119,26 +132,15 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end`
 
-// remove is a Lua function: removes the entries whose member begins with prefix, except keep.
-const remove = `
-local function remove(prefix, keep)
-  for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-    if member ~= keep and string.sub(member, 1, #prefix) == prefix then
-      redis.call('ZREM', KEYS[1], member)
-    end
-  end
-end`
-
-// ARGV: prefix of the handle, member, when it expires in ms, Max. Returns the members beyond Max and their scores, the oldest first,
+// ARGV: handle, when it expires in ms, Max. Returns the members beyond Max and their scores, the oldest first,
 // and removes only those beyond twice Max (see session.Store).
-var addEntry = newScript(now + remove + `
-local time, expires, max = now(), tonumber(ARGV[3]), tonumber(ARGV[4])
+var addEntry = newScript(now + `
+local time, expires, max = now(), tonumber(ARGV[2]), tonumber(ARGV[3])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', time))
 if expires <= time then
   return {}
 end
-remove(ARGV[1], ARGV[2])
-redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < expires - time then
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', expires - time))
 end
@@ -150,7 +152,7 @@ if max > 0 then
     oldest = redis.call('ZRANGE', KEYS[1], 0, count - max, 'WITHSCORES')
   end
   for i = 1, #oldest, 2 do
-    if oldest[i] ~= ARGV[2] and #over < 2 * (count - max) then
+    if oldest[i] ~= ARGV[1] and #over < 2 * (count - max) then
       over[#over + 1] = oldest[i]
       over[#over + 1] = oldest[i + 1]
     end
@@ -161,9 +163,9 @@ if max > 0 then
 end
 return over`)
 
-// ARGV: prefix of the handle.
-var removeEntry = newScript(remove + `
-remove(ARGV[1])
+// ARGV: handle.
+var removeEntry = newScript(`
+redis.call('ZREM', KEYS[1], ARGV[1])
 return 1`)
 
 // Returns the live members and their scores, the oldest first.

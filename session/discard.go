@@ -1,0 +1,57 @@
+package session
+
+import "context"
+
+// Discarded is what [Options.Discarded] is called with. Tokens has what came to light: sometimes the refresh token alone.
+type Discarded struct {
+	// Handle is the session's name in logs, Reason why it ended.
+	Handle string
+	Reason Reason
+	Tokens Tokens
+}
+
+// discard hands on tokens that nobody uses any more.
+func (m *Manager) discard(ctx context.Context, key string, why Reason, t Tokens) {
+	if m.o.Discarded != nil && (t.Refresh != "" || t.Access != "") {
+		m.o.Discarded(context.WithoutCancel(ctx), Discarded{Handle: handle(key), Reason: why, Tokens: t})
+	}
+}
+
+// discardGrant discards the tokens that the sessions of subject share, if none of them lives.
+func (m *Manager) discardGrant(ctx context.Context, subject string, why Reason) {
+	keys := m.grantKeys(m.o.Issuer, subject)
+	tokens, _ := m.emptyUnused(ctx, "", subject)
+	m.discard(ctx, keys[0], why, tokens)
+}
+
+// unseal discards the tokens of a session that ended without its cookie, now that the cookie is here. It is the business of one replica.
+func (m *Manager) unseal(ctx context.Context, t *ticket, rec Record) {
+	if m.o.Discarded == nil {
+		return
+	}
+	s, err := m.open(t, rec)
+	if err != nil {
+		return
+	}
+	m.spawn(ctx, rewriteLimit, func(ctx context.Context) {
+		for wait := rewritePause; ; wait = min(2*wait, rewritePauseMax) {
+			was, err := m.strip(ctx, t.key)
+			if err == nil {
+				if was {
+					m.discard(ctx, t.key, rec.Ended, s.Tokens)
+				}
+				return
+			}
+			if !sleep(ctx, wait) {
+				m.log.WarnContext(ctx, "tokens of an ended session left: the store does not answer", "session", handle(t.key))
+				return
+			}
+		}
+	})
+}
+
+func (m *Manager) strip(ctx context.Context, key string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
+	return m.o.Store.Strip(ctx, key)
+}
