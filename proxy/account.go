@@ -105,9 +105,7 @@ func (p *Proxy) accountPage(x *exchange) {
 	switch {
 	case err == nil:
 	case errors.Is(err, session.ErrNone), errors.As(err, &ended):
-		if ended != nil {
-			x.verdict.Ended = ended.Reason
-		}
+		x.verdict.Ended = withoutSession(err).Ended
 		p.notice(x, http.StatusUnauthorized, noticeNobody, p.startLink(x, "/", false))
 		return
 	default:

@@ -112,7 +112,7 @@ var problems = map[int]words{
 	http.StatusGatewayTimeout:        {code: "gateway_timeout", title: "The application takes too long", text: "It did not answer in time. Please try again."},
 }
 
-// endedSentences tell people why they have to sign in again.
+// endedSentences tell people why they have to sign in again. key_unknown and tampered have none: see withoutSession.
 var endedSentences = map[session.Reason]string{
 	session.ReasonIdle:            "You were signed out because you were away for a while.",
 	session.ReasonLifetime:        "Your session reached its greatest age.",
@@ -122,6 +122,7 @@ var endedSentences = map[session.Reason]string{
 	session.ReasonBackChannel:     "You were signed out at the identity provider.",
 	session.ReasonAdmin:           "An administrator ended your session.",
 	session.ReasonLimit:           "You signed in on too many devices; the oldest session ended.",
+	session.ReasonReplaced:        "A newer sign-in in this browser took the place of your session.",
 	session.ReasonStoreMiss:       "Your session is no longer known here.",
 }
 

@@ -25,7 +25,7 @@ type slot struct {
 	gen     atomic.Uint64        // counts notices
 	seen    atomic.Int64         // last use that this process knows of, in Unix milliseconds
 	touched atomic.Int64         // last touch that was tried, in Unix milliseconds
-	told    atomic.Bool          // its end by time was logged
+	told    atomic.Bool          // that it is a grant which does not open was logged
 	weight  atomic.Uint32
 	shared  atomic.Pointer[Session] // the session of view with its grant, if that is shared
 
@@ -116,6 +116,7 @@ func (m *Manager) fetch(ctx context.Context, sl *slot, t *ticket) (*view, error)
 	rec, err := m.o.Store.Get(ctx, t.key)
 	switch {
 	case errors.Is(err, ErrNone):
+		m.saw(t.key, m.subjectOf(t.key), ReasonStoreMiss)
 		return nil, &EndedError{ReasonStoreMiss}
 	case err != nil:
 		return nil, unavailable("read session", err)
@@ -130,7 +131,7 @@ func (m *Manager) fetch(ctx context.Context, sl *slot, t *ticket) (*view, error)
 	if known := m.known(t.key, sl); known != nil && known.Version >= rec.Version {
 		v.s = known // and not decoded again
 	} else if v.s, err = m.open(t, rec); err != nil {
-		m.tell(t.key, sl, reasonOf(err))
+		m.saw(t.key, "", reasonOf(err))
 		return nil, err
 	}
 	return m.learn(t.key, sl, &v), nil

@@ -157,10 +157,18 @@ func (m *Manager) endThen(ctx context.Context, key string, why Reason, keepSeale
 	if e, ok := m.slots.GetEntryQuietly(key); ok {
 		e.Value.gen.Add(1) // it may have happened
 	}
+	subject := m.subjectOf(key)
 	m.spawn(ctx, rewriteLimit, func(ctx context.Context) {
 		for wait := rewritePause; sleep(ctx, wait); wait = min(2*wait, rewritePauseMax) {
-			if _, err := m.endOnce(ctx, key, why, keepSealed, index); err == nil {
-				then() // an answer that was lost leaves open whether it was us
+			ended, err := m.endOnce(ctx, key, why, keepSealed, index)
+			if err == nil && !ended {
+				// It may be the first write, whose answer was lost, that ended it. If so nobody has told.
+				if rec, err := m.o.Store.Get(ctx, key); err == nil && rec.Ended == why {
+					m.ended(key, subject, why)
+				}
+			}
+			if err == nil {
+				then()
 				return
 			}
 		}
@@ -176,9 +184,10 @@ func (m *Manager) endOnce(ctx context.Context, key string, why Reason, keepSeale
 	if err != nil && !errors.Is(err, ErrNone) {
 		return false, unavailable(fmt.Sprintf("end session %s", handle(key)), err)
 	}
+	subject := m.subjectOf(key)
 	m.markEnded(key, why)
 	if ended {
-		m.log.InfoContext(ctx, "session ended", "session", handle(key), "reason", string(why))
+		m.ended(key, subject, why)
 	}
 	return ended, nil
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // EndedError says that the session is over and why: sign in again. A page may tell the reason as a plain sentence, except that
-// [ReasonKeyUnknown], [ReasonTampered] and [ReasonStoreMiss] must look to the browser as if there had been no cookie.
+// [ReasonKeyUnknown] and [ReasonTampered] must look to the browser as if there had been no cookie.
 type EndedError struct {
 	Reason Reason
 }

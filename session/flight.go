@@ -192,6 +192,7 @@ func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, erro
 	rec, err := m.o.Store.Get(ctx, s.key)
 	switch {
 	case errors.Is(err, ErrNone):
+		m.saw(s.key, s.Subject, ReasonStoreMiss)
 		return nil, 0, &EndedError{ReasonStoreMiss}
 	case err != nil:
 		return nil, 0, unavailable("read session", err)
@@ -202,6 +203,7 @@ func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, erro
 	v.s = s
 	if rec.Version > s.Version {
 		if v.s, err = m.open(&ticket{s.key, s.dataKey}, rec); err != nil {
+			m.saw(s.key, s.Subject, reasonOf(err))
 			return nil, 0, err
 		}
 	}
@@ -404,6 +406,7 @@ func (m *Manager) write(ctx context.Context, s *Session, rec Record, stored int6
 	got, err := m.o.Store.Get(ctx, s.key)
 	switch {
 	case errors.Is(err, ErrNone):
+		m.saw(s.key, s.Subject, ReasonStoreMiss)
 		return over, nil, &EndedError{ReasonStoreMiss}
 	case err != nil:
 		return unanswered, nil, unavailable("write session", err)
@@ -417,6 +420,7 @@ func (m *Manager) write(ctx context.Context, s *Session, rec Record, stored int6
 	}
 	other, err := m.open(&ticket{s.key, s.dataKey}, got)
 	if err != nil {
+		m.saw(s.key, s.Subject, reasonOf(err))
 		return over, nil, err
 	}
 	sl := m.slot(s.key)

@@ -377,6 +377,7 @@ func (m *Manager) endWith(ctx context.Context, s *Session, why Reason) error {
 	case v != nil && v.ended != "": // another request was quicker
 		why = v.ended
 	case why == ReasonStoreMiss || why == ReasonTampered: // a later sign-in may mend it
+		m.saw(s.key, s.Subject, why)
 	default:
 		_, _ = m.end(ctx, s.key, why, false, m.indexNames(s)) // tried again in the background
 	}

@@ -31,7 +31,19 @@ func (m *Manager) Load(ctx context.Context, h http.Header) (*Session, error) {
 			err = e
 		}
 	}
+	if reasonOf(err) == ReasonKeyUnknown { // all of them; beside a session or the remains of one they are nobody's
+		for _, value := range values[:n] {
+			hash := hashCookie(value)
+			m.sawStrange(&hash)
+		}
+	}
 	return nil, err
+}
+
+// hashCookie is what a cookie's value is remembered by.
+func hashCookie(value string) [32]byte {
+	var buf [maxCookie]byte // and no copy on the heap
+	return sha256.Sum256(buf[:copy(buf[:], value)])
 }
 
 // weight orders the answers of several cookies: one that may be a live session comes before one that surely is none.
@@ -50,17 +62,27 @@ func weight(err error) int {
 }
 
 func (m *Manager) load(ctx context.Context, value string) (*Session, error) {
-	var buf [maxCookie]byte
-	hash := sha256.Sum256(buf[:copy(buf[:], value)])
+	hash := hashCookie(value)
 	t, ok := m.tickets.GetIfPresent(hash)
 	if !ok {
 		var err error
 		if t, err = m.openTicket(value); err != nil {
+			if why := reasonOf(err); why != ReasonKeyUnknown && m.tellOnce(string(hash[:])) { // of that one see Load
+				m.ended("", "", why)
+			}
 			return nil, err
 		}
 		m.tickets.Set(hash, t)
 	}
+	s, err := m.find(ctx, t)
+	if err != nil && reasonOf(err) != "" {
+		m.tellOnce(string(hash[:])) // told already; when its ticket is forgotten the cookie is to tell nothing else
+	}
+	return s, err
+}
 
+// find is the session of t.
+func (m *Manager) find(ctx context.Context, t *ticket) (*Session, error) {
 	sl, now := m.slot(t.key), m.o.Now()
 	v := sl.view.Load()
 	switch {
@@ -70,7 +92,7 @@ func (m *Manager) load(ctx context.Context, value string) (*Session, error) {
 	case m.watched.Load() && m.current(sl, v, now) && m.over(sl, v.s, now) == "":
 		return m.whole(ctx, sl, v.s)
 	case !now.Before(v.s.Ends):
-		m.tell(t.key, sl, ReasonLifetime)
+		m.saw(t.key, v.s.Subject, ReasonLifetime)
 		return nil, &EndedError{ReasonLifetime}
 	}
 	// Also when our copy looks idle: another replica may have been used since.
@@ -82,7 +104,7 @@ func (m *Manager) load(ctx context.Context, value string) (*Session, error) {
 		return nil, &EndedError{v.ended}
 	}
 	if why := m.over(sl, v.s, now); why != "" {
-		m.tell(t.key, sl, why)
+		m.saw(t.key, v.s.Subject, why)
 		return nil, &EndedError{why}
 	}
 	return m.whole(ctx, sl, v.s)
@@ -105,18 +127,6 @@ func (m *Manager) over(sl *slot, s *Session, now time.Time) Reason {
 		return ReasonIdle
 	}
 	return ""
-}
-
-// tell logs an end that nobody wrote, once.
-func (m *Manager) tell(key string, sl *slot, why Reason) {
-	if !sl.told.CompareAndSwap(false, true) {
-		return
-	}
-	if why == ReasonTampered {
-		m.log.Warn("session does not open: its stored value is not the one that was written", "session", handle(key))
-		return
-	}
-	m.log.Info("session ended", "session", handle(key), "reason", string(why))
 }
 
 // reasonOf is the reason of an [*EndedError], else none.

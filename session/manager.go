@@ -61,6 +61,12 @@ type Options struct {
 	Discarded func(ctx context.Context, d Discarded)
 	// ExchangeTimeout bounds one call of a [RefreshFunc]; 0 is 15 s. The lease outlives it.
 	ExchangeTimeout time.Duration
+	// Ended is told of each session whose end this process brought about (its write made the tombstone), or that ended without a write
+	// and is seen first here: by time, because the store does not know it, or because it does not open. Each is told once by a process.
+	// It is called by requests and by background work at once and must return quickly. Nil is nobody.
+	//
+	// Ends by [ReasonKeyUnknown] are those of cookies that anyone can make up, any number of them: count them, and do no more.
+	Ended func(Ending)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Log gets the life cycle of sessions; nil is nowhere.
@@ -100,9 +106,13 @@ type Manager struct {
 	tickets *otter.Cache[[32]byte, *ticket] // by the hash of the cookie's value
 	slots   *otter.Cache[string, *slot]     // by store key
 	memos   *otter.Cache[string, memo]      // by store key: failed refreshes
+	told    *otter.Cache[string, struct{}]  // by store key and by hash of the cookie: ends that were told and leave no tombstone
 	epoch   atomic.Uint64                   // counts gaps in the notices
 	watched atomic.Bool                     // whether notices arrive
 	touches chan struct{}                   // a place for each touch under way
+
+	strange    *otter.Cache[[32]byte, struct{}] // by the hash of the cookie: those that were told
+	strangeLog quota
 
 	base   context.Context // ends when Close gives up waiting
 	cancel context.CancelFunc
@@ -160,6 +170,8 @@ func NewManager(o Options) (*Manager, error) {
 		Logger:        &otter.NoopLogger{},
 	})
 	m.memos = otter.Must(&otter.Options[string, memo]{MaximumSize: maxMemos, Logger: &otter.NoopLogger{}})
+	m.told = otter.Must(&otter.Options[string, struct{}]{MaximumSize: maxTold, Logger: &otter.NoopLogger{}})
+	m.strange = otter.Must(&otter.Options[[32]byte, struct{}]{MaximumSize: maxStrange, Logger: &otter.NoopLogger{}})
 	return m, nil
 }
 
