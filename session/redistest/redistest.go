@@ -1,5 +1,8 @@
-// Package redistest runs a real redis-server for tests and benchmarks, and does to it what happens to servers: stopped, killed,
-// restarted, frozen. Each test has its own, on a free loopback port or a unix socket; it ends with the test.
+// Package redistest runs real redis-servers for tests and benchmarks, and does to them what happens to servers: stopped, killed,
+// restarted, frozen, cut off. Each test has its own, on free loopback ports or a unix socket; they end with the test.
+//
+// [Start] runs one server, [StartSentinel] a master with replicas and sentinels, [StartCluster] a Redis Cluster. A [Proxy] is the network
+// before a server, and breaks the way networks do; with Options.Proxied each server of any shape stands behind one.
 //
 // A machine without redis-server fails the test and is told the line that installs it. Nothing is skipped.
 package redistest
@@ -36,19 +39,34 @@ type Options struct {
 	Password string
 	// Forgetful keeps nothing on disk: faster, and empty after a restart. For benchmarks.
 	Forgetful bool
+	// ClientCert is with TLS: the server accepts only connections with a client certificate of its CA (see [Server.CertFile]).
+	ClientCert bool
+	// Proxied puts a [Proxy] before the server: Address and URL are the proxy's, and in Sentinel and Cluster that is what the servers
+	// tell of themselves, so that all connections but those of Client and the cluster's own bus go through it.
+	Proxied bool
 	// Args are more arguments, such as "--databases", "1".
 	Args []string
+
+	certificates string // a directory with certificates, shared by servers; empty: made
+	sentinel     string // the first configuration of a sentinel; empty: an ordinary server
+	cluster      bool
+	master       string // host:port of whom it replicates
 }
 
 // Server is a running redis-server, or one that was stopped.
 type Server struct {
 	// CAFile is the PEM file of the CA that signed the server's certificate; empty without TLS.
 	CAFile string
+	// CertFile and KeyFile are with TLS a certificate of that CA, good for the server and for clients.
+	CertFile, KeyFile string
+	// Proxy stands before the server with Options.Proxied; else nil.
+	Proxy *Proxy
 
 	t       testing.TB
 	o       Options
 	dir     string
-	address string // host:port, or the socket's path
+	bind    string // host:port, or the socket's path, where the server itself listens
+	busPort string // of a cluster's node
 	client  *redis.Client
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when cmd has ended
@@ -74,14 +92,27 @@ func Start(t testing.TB, o Options) *Server {
 		os.RemoveAll(dir)
 	})
 	if o.TLS {
-		s.CAFile = filepath.Join(dir, "ca.pem")
-		if err := writeCertificates(dir); err != nil {
-			t.Fatalf("make certificates: %v", err)
+		if o.certificates == "" {
+			o.certificates = dir
+			if err := writeCertificates(dir); err != nil {
+				t.Fatalf("make certificates: %v", err)
+			}
 		}
+		s.CAFile = filepath.Join(o.certificates, "ca.pem")
+		s.CertFile, s.KeyFile = filepath.Join(o.certificates, "cert.pem"), filepath.Join(o.certificates, "key.pem")
+	}
+	if o.Proxied {
+		s.Proxy = NewProxy(t, "")
 	}
 	// Somebody may take the free port before the server does.
 	for try := 1; ; try++ {
-		s.address = s.freeAddress()
+		s.bind = s.freeAddress()
+		if o.cluster {
+			_, s.busPort, _ = net.SplitHostPort(s.freeAddress())
+		}
+		if s.Proxy != nil {
+			s.Proxy.setTarget(s.bind)
+		}
 		err := s.run()
 		if err == nil {
 			break
@@ -96,10 +127,10 @@ func Start(t testing.TB, o Options) *Server {
 
 // URL is where the server is, with the password if it has one.
 func (s *Server) URL() string {
-	u := url.URL{Scheme: "redis", Host: s.address, Path: "/0"}
+	u := url.URL{Scheme: "redis", Host: s.Address(), Path: "/0"}
 	switch {
 	case s.o.Unix:
-		u = url.URL{Scheme: "unix", Path: s.address}
+		u = url.URL{Scheme: "unix", Path: s.bind}
 	case s.o.TLS:
 		u.Scheme = "rediss"
 	}
@@ -109,8 +140,16 @@ func (s *Server) URL() string {
 	return u.String()
 }
 
-// Address is the server's host:port, or the path of its socket.
-func (s *Server) Address() string { return s.address }
+// Address is the server's host:port, or its proxy's, or the path of its socket.
+func (s *Server) Address() string {
+	if s.Proxy != nil {
+		return s.Proxy.Address()
+	}
+	return s.bind
+}
+
+// Running tells whether the server was started and not stopped since.
+func (s *Server) Running() bool { return s.cmd != nil }
 
 // Client is a plain client for looking at the server's data and changing its settings. Every start of the server makes another.
 func (s *Server) Client() *redis.Client { return s.client }
@@ -206,7 +245,7 @@ func (s *Server) answers(ctx context.Context) error {
 	if s.o.Unix {
 		network = "unix"
 	}
-	c, err := net.DialTimeout(network, s.address, time.Second)
+	c, err := net.DialTimeout(network, s.bind, time.Second)
 	if err != nil {
 		return err
 	}
@@ -222,20 +261,54 @@ func (s *Server) answers(ctx context.Context) error {
 }
 
 func (s *Server) args() []string {
-	args := []string{"--dir", s.dir, "--daemonize", "no", "--bind", "127.0.0.1", "--save", "", "--port", "0"}
-	host, port, _ := net.SplitHostPort(s.address)
+	var args []string
+	if s.o.sentinel != "" {
+		args = []string{s.sentinelFile(), "--sentinel"}
+	}
+	args = append(args, "--dir", s.dir, "--daemonize", "no", "--bind", "127.0.0.1", "--port", "0")
+	_, port, _ := net.SplitHostPort(s.bind)
 	switch {
 	case s.o.Unix:
-		args = append(args, "--unixsocket", s.address)
+		args = append(args, "--unixsocket", s.bind)
 	case s.o.TLS:
-		args = append(args, "--tls-port", port, "--tls-auth-clients", "no",
-			"--tls-cert-file", filepath.Join(s.dir, "cert.pem"), "--tls-key-file", filepath.Join(s.dir, "key.pem"),
-			"--tls-ca-cert-file", s.CAFile)
+		clients := "no"
+		if s.o.ClientCert {
+			clients = "yes"
+		}
+		args = append(args, "--tls-port", port, "--tls-auth-clients", clients, "--tls-replication", "yes",
+			"--tls-cert-file", s.CertFile, "--tls-key-file", s.KeyFile, "--tls-ca-cert-file", s.CAFile)
 	default:
-		args = append(args, "--bind", host, "--port", port)
+		args = append(args, "--port", port)
 	}
 	if s.o.Password != "" {
 		args = append(args, "--requirepass", s.o.Password)
+	}
+	if s.o.sentinel != "" {
+		return append(args, s.o.Args...)
+	}
+	args = append(args, "--save", "")
+	if s.o.Password != "" {
+		args = append(args, "--masterauth", s.o.Password)
+	}
+	if s.o.cluster {
+		args = append(args, "--cluster-enabled", "yes", "--cluster-port", s.busPort, "--cluster-announce-bus-port", s.busPort)
+	}
+	if host, port, ok := strings.Cut(s.o.master, ":"); ok {
+		args = append(args, "--replicaof", host, port)
+	}
+	if s.Proxy != nil && !s.o.Unix {
+		_, announced, _ := net.SplitHostPort(s.Proxy.Address())
+		args = append(args, "--replica-announce-ip", "127.0.0.1", "--replica-announce-port", announced)
+		if s.o.cluster {
+			what := "--cluster-announce-port"
+			if s.o.TLS {
+				what = "--cluster-announce-tls-port"
+			}
+			args = append(args, what, announced)
+		}
+	}
+	if s.o.cluster && s.o.TLS {
+		args = append(args, "--tls-cluster", "yes")
 	}
 	if !s.o.Forgetful {
 		args = append(args, "--appendonly", "yes", "--appendfsync", "no") // a kill -9 loses nothing that the kernel has
@@ -246,13 +319,14 @@ func (s *Server) args() []string {
 func (s *Server) newClient() (*redis.Client, error) {
 	o := &redis.Options{
 		Network:                  "tcp",
-		Addr:                     s.address,
+		Addr:                     s.bind,
 		Password:                 s.o.Password,
 		Protocol:                 2,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		MaxRetries:               -1,
 		DialerRetries:            1,
+		ContextTimeoutEnabled:    true,
 	}
 	if s.o.Unix {
 		o.Network = "unix"
@@ -263,6 +337,13 @@ func (s *Server) newClient() (*redis.Client, error) {
 			return nil, err
 		}
 		o.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
+		if s.o.ClientCert {
+			pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+			if err != nil {
+				return nil, err
+			}
+			o.TLSConfig.Certificates = []tls.Certificate{pair}
+		}
 	}
 	return redis.NewClient(o), nil
 }
