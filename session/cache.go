@@ -209,6 +209,7 @@ func (m *Manager) markEnded(key string, why Reason) {
 	if e, ok := m.slots.GetEntryQuietly(key); ok {
 		m.learn(key, e.Value, &view{ended: why, read: m.o.Now()})
 	}
+	m.notice(key) // its streams here need not wait for the store's
 }
 
 // use notes that the session was used at that time.

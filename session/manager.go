@@ -113,6 +113,7 @@ type Manager struct {
 
 	strange    *otter.Cache[[32]byte, struct{}] // by the hash of the cookie: those that were told
 	strangeLog quota
+	followed   followed // the sessions of open streams
 
 	base   context.Context // ends when Close gives up waiting
 	cancel context.CancelFunc
@@ -212,6 +213,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		m.missed()
 		m.log.WarnContext(ctx, "session notices interrupted", "err", err)
 		if time.Since(start) > watchPauseMax {
 			wait = watchPause
@@ -232,6 +234,7 @@ func (m *Manager) changed(key string) {
 	if sl, ok := m.slots.GetEntryQuietly(key); ok {
 		sl.Value.gen.Add(1)
 	}
+	m.notice(key)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f := m.flights[key]; f != nil {
@@ -243,6 +246,7 @@ func (m *Manager) changed(key string) {
 func (m *Manager) gap() {
 	m.epoch.Add(1)
 	m.watched.Store(true)
+	m.missed()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, f := range m.flights {
@@ -256,6 +260,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()
+	m.followed.stop()
 	done := make(chan struct{})
 	go func() { // ends with the work, which ends soon after cancel at the latest
 		m.work.Wait()

@@ -7,11 +7,14 @@ import (
 
 // Touch notes that s was used now. It never waits: the store is told in the background, at most once per minute and session (or per
 // tenth of the idle timeout), and not at all while it is slower than that. A lost touch is harmless, since the next one says more.
-func (m *Manager) Touch(s *Session) {
-	now, sl := m.o.Now(), m.slot(s.key)
+func (m *Manager) Touch(s *Session) { m.touch(s.key, s.Seen) }
+
+// touch is Touch for the session under key, which the store has seen at that time at least.
+func (m *Manager) touch(key string, seen time.Time) {
+	now, sl := m.o.Now(), m.slot(key)
 	sl.use(now)
 	was := sl.touched.Load()
-	if now.UnixMilli()-max(was, s.Seen.UnixMilli()) < m.touchEvery().Milliseconds() {
+	if now.UnixMilli()-max(was, seen.UnixMilli()) < m.touchEvery().Milliseconds() {
 		return
 	}
 	if !sl.touched.CompareAndSwap(was, now.UnixMilli()) {
@@ -24,8 +27,8 @@ func (m *Manager) Touch(s *Session) {
 	}
 	started := m.spawn(context.Background(), storeLimit, func(ctx context.Context) {
 		defer func() { <-m.touches }()
-		if err := m.o.Store.Touch(ctx, s.key, now); err != nil {
-			m.log.DebugContext(ctx, "touch lost", "session", s.Handle(), "err", err)
+		if err := m.o.Store.Touch(ctx, key, now); err != nil {
+			m.log.DebugContext(ctx, "touch lost", "session", handle(key), "err", err)
 		}
 	})
 	if !started {
