@@ -23,6 +23,22 @@ const (
 	maxPayload = 1 << 20
 )
 
+// dictionary is what compression knows before it begins: what tokens and sessions hold anyway, the most usual last. It is a part of the
+// format: another one takes another number, and this one stays for reading.
+const (
+	dictionaryID = 1
+	dictionary   = `"entitlements":["wids":["xms_"uti":"rh":"idtyp":"ver":"2.0","appid":"oid":"tid":"unique_name":"upn":"ipaddr":"cognito:groups":["token_use":"` +
+		`"urn:zitadel:iam:org:project:roles":{"permissions":["org_id":"locale":"en","zoneinfo":"picture":"https://updated_at":"phone_number":` +
+		`"client_id":"ext":{"username":"at_hash":"c_hash":"s_hash":"auth_time":"nonce":"amr":["pwd","mfa","acr":"1","urn:` +
+		`"session_state":"allowed-origins":["https://"],"realm_access":{"roles":["default-roles-","offline_access","uma_authorization"]},` +
+		`"resource_access":{"account":{"roles":["manage-account","manage-account-links","view-profile"]}},"typ":"Bearer","typ":"ID",` +
+		`{"alg":"ES256","typ":"at+jwt","kid":"{"typ":"JWT","alg":"RS256","kid":"{"alg":"RS256","typ":"JWT","kid":"","typ":"JWT"}` +
+		`MainOtherEdgeSafariChromeFirefoxpostern` +
+		`{"exp":17,"iat":17,"nbf":17,"jti":"{"iss":"https://login.microsoftonline.com/common/v2.0https://accounts.google.com/realms/.auth0.com/.okta.com/oauth2/default",` +
+		`"sub":"","aud":["account","],"azp":"","sid":"","scope":"openid profile email offline_access groups","scp":"email_verified":true,"name":"",` +
+		`"preferred_username":"","given_name":"","family_name":"","email":"@","roles":["groups":["","admin","users"]}`
+)
+
 // errFormat says that a stored session was written in a format that this binary does not know.
 var errFormat = errors.New("unknown session format")
 
@@ -54,12 +70,12 @@ func newCodec() (*codec, error) {
 	}
 	// The window and the lower memory matter for a million sessions' worth of short frames; the seal replaces the checksum.
 	zenc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
-		zstd.WithWindowSize(128<<10), zstd.WithLowerEncoderMem(true))
+		zstd.WithWindowSize(128<<10), zstd.WithLowerEncoderMem(true), zstd.WithEncoderDictRaw(dictionaryID, []byte(dictionary)))
 	if err != nil {
 		return nil, fmt.Errorf("compressor: %w", err)
 	}
 	zdec, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxPayload), zstd.WithDecoderConcurrency(0),
-		zstd.WithDecoderLowmem(true))
+		zstd.WithDecoderLowmem(true), zstd.WithDecoderDictRaw(dictionaryID, []byte(dictionary)))
 	if err != nil {
 		return nil, fmt.Errorf("decompressor: %w", err)
 	}

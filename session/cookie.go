@@ -58,9 +58,10 @@ func (m *Manager) openTicket(value string) (*ticket, error) {
 }
 
 func parseTicket(plain []byte) *ticket {
-	// The store sees only a hash of the id, so that nobody can make a cookie's id from a dump.
+	// The store sees only a hash of the id, so that nobody can make a cookie's id from a dump. It is as long as the id: more would
+	// only cost room, in each index entry too.
 	hash := sha256.Sum256(plain[1 : 1+idSize])
-	t := &ticket{key: base64.RawURLEncoding.EncodeToString(hash[:])}
+	t := &ticket{key: base64.RawURLEncoding.EncodeToString(hash[:idSize])}
 	copy(t.dataKey[:], plain[1+idSize:])
 	return t
 }

@@ -15,7 +15,7 @@ import (
 type CreateOptions struct {
 	// Browser is the browser's family; see [BrowserFamily].
 	Browser string
-	// SignIn joins the session to an earlier sign-in; empty starts another.
+	// SignIn joins the session to an earlier sign-in; empty starts another. It is of no account where the grant has a SID.
 	SignIn string
 	// Replaces is the session of the same browser that the new one takes the place of. It ends.
 	Replaces *Session
@@ -34,7 +34,10 @@ func (m *Manager) Create(ctx context.Context, g Grant, o CreateOptions) (*Sessio
 	if err != nil {
 		return nil, nil, fmt.Errorf("create session: %w", err)
 	}
-	if o.SignIn == "" {
+	switch {
+	case g.SID != "":
+		o.SignIn = "" // the SID says the same
+	case o.SignIn == "":
 		o.SignIn = rand.Text()
 	}
 	now := m.o.Now().UTC().Truncate(time.Millisecond) // what comes back from the store

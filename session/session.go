@@ -72,7 +72,7 @@ type Session struct {
 	Created, Ends time.Time
 	// Seen is when it was last used, as far as the store knew when it was read.
 	Seen time.Time
-	// SignIn is shared by the sessions of one sign-in; it stands in for a missing SID.
+	// SignIn is shared by the sessions of one sign-in. It stands in for a missing SID and is empty where there is one.
 	SignIn string
 	// Browser is the browser's family.
 	Browser string
