@@ -25,6 +25,7 @@ type slot struct {
 	gen     atomic.Uint64        // counts notices
 	seen    atomic.Int64         // last use that this process knows of, in Unix milliseconds
 	touched atomic.Int64         // last touch that was tried, in Unix milliseconds
+	rekeyed atomic.Uint64        // the ring's generation whose first key the session was moved under
 	told    atomic.Bool          // that it is a grant which does not open was logged
 	weight  atomic.Uint32
 	shared  atomic.Pointer[Session] // the session of view with its grant, if that is shared
@@ -250,7 +251,7 @@ func (m *Manager) open(t *ticket, rec Record) (*Session, error) {
 	}
 	s.key, s.dataKey, s.Version, s.Seen = t.key, t.dataKey, rec.Version, rec.Seen
 	if s.shares || isGrant(s.key) {
-		s.grants = m.grantKeys(s.Issuer, s.Subject)
+		m.placeGrants(s)
 	}
 	m.schedule(s)
 	return s, nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	"postern/session/seal"
 )
@@ -32,6 +33,14 @@ type ticket struct {
 	dataKey [32]byte
 }
 
+// opened is a ticket as the cache has it. It holds for one generation of the ring.
+type opened struct {
+	ticket
+	generation uint64
+	old        bool         // opened by another key than the first
+	offered    atomic.Int64 // when the browser was last given a better cookie, in Unix milliseconds
+}
+
 // newTicket makes the cookie's value for a new session, and the ticket that it opens to.
 func (m *Manager) newTicket() (value string, t *ticket, err error) {
 	var plain [ticketSize]byte
@@ -46,15 +55,33 @@ func (m *Manager) newTicket() (value string, t *ticket, err error) {
 
 // openTicket opens a cookie's value. One that we did not seal, for this provider of this deployment, under a key that we still
 // have, is ReasonKeyUnknown, whatever is wrong with it.
-func (m *Manager) openTicket(value string) (*ticket, error) {
-	plain, _, err := m.ring.Open(m.purpose, value, m.o.Lifetime)
+func (m *Manager) openTicket(value string) (*opened, error) {
+	generation := m.ring.Generation()
+	plain, key, err := m.ring.Open(m.purpose, value, m.o.Lifetime)
 	if errors.Is(err, seal.ErrExpired) {
 		return nil, &EndedError{ReasonLifetime}
 	}
 	if err != nil || len(plain) != ticketSize || plain[0] != ticketFormat {
 		return nil, &EndedError{ReasonKeyUnknown}
 	}
-	return parseTicket(plain), nil
+	return &opened{ticket: *parseTicket(plain), generation: generation, old: key > 0}, nil
+}
+
+// ticket is what a cookie's value, whose hash is given, opens to, from the cache if the ring has not changed since.
+func (m *Manager) ticket(value string, hash [32]byte) (*opened, error) {
+	t, ok := m.tickets.GetIfPresent(hash)
+	if ok && t.generation == m.ring.Generation() {
+		return t, nil
+	}
+	t, err := m.openTicket(value)
+	if err != nil {
+		if ok {
+			m.tickets.Invalidate(hash)
+		}
+		return nil, err
+	}
+	m.tickets.Set(hash, t)
+	return t, nil
 }
 
 func parseTicket(plain []byte) *ticket {

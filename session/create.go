@@ -71,7 +71,7 @@ func (m *Manager) Create(ctx context.Context, g Grant, o CreateOptions) (*Sessio
 	m.learn(t.key, sl, &v)
 	if s.shares {
 		// After the session, see Revocable. Nobody has its cookie yet.
-		grant, err := m.putGrant(ctx, trim(g), s.grants)
+		grant, err := m.putGrant(ctx, trim(g), m.places(s))
 		if err != nil {
 			m.putLater(ctx, trim(g), s)
 			_, _ = m.end(ctx, t.key, ReasonStoreMiss, false, m.indexNames(s))

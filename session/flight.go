@@ -144,6 +144,9 @@ func (m *Manager) lease(ctx context.Context, f *flight, s *Session, owner string
 		if cur.Tokens.Access != s.Tokens.Access {
 			return cur, nil
 		}
+		if cur.key != s.key {
+			return nil, &RetryError{After: againPause, Err: errMoved}
+		}
 		s = cur // it failed there, and may have left a note
 	}
 }
@@ -202,7 +205,7 @@ func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, erro
 	}
 	v.s = s
 	if rec.Version > s.Version {
-		if v.s, err = m.open(&ticket{s.key, s.dataKey}, rec); err != nil {
+		if v.s, err = m.open(&ticket{key: s.key, dataKey: s.dataKey}, rec); err != nil {
 			m.saw(s.key, s.Subject, reasonOf(err))
 			return nil, 0, err
 		}
@@ -418,7 +421,7 @@ func (m *Manager) write(ctx context.Context, s *Session, rec Record, stored int6
 	case got.Version == stored:
 		return unanswered, nil, unavailable("write session", werr)
 	}
-	other, err := m.open(&ticket{s.key, s.dataKey}, got)
+	other, err := m.open(&ticket{key: s.key, dataKey: s.dataKey}, got)
 	if err != nil {
 		m.saw(s.key, s.Subject, reasonOf(err))
 		return over, nil, err

@@ -50,6 +50,34 @@ func (m *Manager) grantKeys(issuer, subject string) []string {
 	return keys
 }
 
+// placeGrants notes in s, which nobody else has yet, where its grant may lie.
+func (m *Manager) placeGrants(s *Session) {
+	s.generation = m.ring.Generation() // before the keys: what is newer than it says is of no harm
+	s.grants = m.grantKeys(s.Issuer, s.Subject)
+}
+
+// places are where the grant of s may lie now.
+func (m *Manager) places(s *Session) []string {
+	if s.generation == m.ring.Generation() {
+		return s.grants
+	}
+	return m.grantKeys(s.Issuer, s.Subject)
+}
+
+// placed is own with the places that its grant may have now that the ring has other keys.
+func (m *Manager) placed(sl *slot, own *Session) *Session {
+	n := *own
+	m.placeGrants(&n)
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if v := sl.view.Load(); v != nil && v.s == own {
+		c := *v
+		c.s = &n
+		sl.view.Store(&c)
+	}
+	return &n
+}
+
 // noGrant stands for a grant that is absent or cannot be read. Any other is newer.
 func noGrant(key string, why Reason) *Session { return &Session{key: key, gone: why} }
 
@@ -97,6 +125,9 @@ func (sl *slot) share(own, grant *Session) *Session {
 
 // withGrant completes own, a session without tokens of its own. If its grant is gone the session ends.
 func (m *Manager) withGrant(ctx context.Context, sl *slot, own *Session) (*Session, error) {
+	if own.generation != m.ring.Generation() {
+		own = m.placed(sl, own)
+	}
 	var newest *Session
 	for _, key := range own.grants {
 		g, err := m.grant(ctx, key)
@@ -206,7 +237,7 @@ func (m *Manager) readGrant(ctx context.Context, keys []string) (newest *Session
 
 // rereadGrant is reread for a grant.
 func (m *Manager) rereadGrant(ctx context.Context, s *Session) (*Session, int64, error) {
-	g, versions, err := m.readGrant(ctx, s.grants)
+	g, versions, err := m.readGrant(ctx, m.places(s))
 	switch {
 	case err != nil:
 		return nil, 0, err
@@ -229,7 +260,8 @@ func (m *Manager) withoutGrant(s *Session) (*Session, Record, error) {
 	}
 	own := *s
 	own.Identity, own.Extra, own.Tokens = Identity{User: s.Identity.User}, nil, Tokens{} // by the user it is found
-	own.shares, own.grants = true, m.grantKeys(s.Issuer, s.Subject)
+	own.shares = true
+	m.placeGrants(&own)
 	m.schedule(&own)
 	rec, err := m.record(&own)
 	return &own, rec, err
@@ -244,7 +276,11 @@ func (m *Manager) putGrant(ctx context.Context, g Grant, keys []string) (*Sessio
 		if err != nil {
 			return nil, err
 		}
-		n := &Session{Grant: g, Provider: m.o.Provider, key: key, grants: keys, stamp: m.stamp(cur), Version: versions[key] + 1}
+		n := &Session{Grant: g, Provider: m.o.Provider, key: key, stamp: m.stamp(cur), Version: versions[key] + 1}
+		m.placeGrants(n)
+		if cur.gone == "" && cur.Tokens == g.Tokens {
+			n.unknown = cur.unknown // it only moves
+		}
 		// Of two sign-ins at once, the later one at the provider counts, not the later one here. But its time is another replica's:
 		// one that is still to come tells nothing.
 		if at := cur.Tokens.Obtained; cur.gone == "" && at.After(g.Tokens.Obtained) && !at.After(m.o.Now()) {
@@ -274,9 +310,9 @@ func (m *Manager) putLater(ctx context.Context, g Grant, s *Session) {
 	}
 	m.spawn(ctx, rewriteLimit, func(ctx context.Context) {
 		for wait := rewritePause; sleep(ctx, wait); wait = min(2*wait, rewritePauseMax) {
-			cur, _, err := m.readGrant(ctx, s.grants)
+			cur, _, err := m.readGrant(ctx, m.places(s))
 			if err == nil && cur.gone == "" {
-				_, err = m.putGrant(ctx, g, s.grants)
+				_, err = m.putGrant(ctx, g, m.places(s))
 			}
 			if err == nil {
 				return
@@ -289,7 +325,7 @@ func (m *Manager) putLater(ctx context.Context, g Grant, s *Session) {
 func (m *Manager) empty(ctx context.Context, g *Session, why Reason) (bool, error) {
 	n := &Session{
 		Grant: Grant{Issuer: g.Issuer, Subject: g.Subject}, Provider: g.Provider,
-		key: g.key, grants: g.grants, gone: why, stamp: m.stamp(g), Version: g.Version + 1,
+		key: g.key, grants: g.grants, generation: g.generation, gone: why, stamp: m.stamp(g), Version: g.Version + 1,
 	}
 	if why == ReasonReplaced { // by a grant under another name, which stays the newer one
 		n.stamp = g.stamp
@@ -360,7 +396,7 @@ func (m *Manager) freshShared(ctx context.Context, s *Session, refresh RefreshFu
 	sl := m.slot(s.key)
 	v := m.cached(sl)
 	if v == nil {
-		if v, err = m.confirm(ctx, sl, &ticket{s.key, s.dataKey}); reasonOf(err) != "" {
+		if v, err = m.confirm(ctx, sl, &ticket{key: s.key, dataKey: s.dataKey}); reasonOf(err) != "" {
 			return nil, err
 		}
 	}
@@ -477,7 +513,7 @@ func (m *Manager) lostWrite(ctx context.Context, s *Session, rec Record, stored 
 	case got.Version == stored:
 		return unanswered, nil, unavailable("write shared grant", werr)
 	}
-	cur, _, err := m.readGrant(ctx, s.grants)
+	cur, _, err := m.readGrant(ctx, m.places(s))
 	switch {
 	case err != nil:
 		return unanswered, nil, err

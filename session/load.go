@@ -63,18 +63,14 @@ func weight(err error) int {
 
 func (m *Manager) load(ctx context.Context, value string) (*Session, error) {
 	hash := hashCookie(value)
-	t, ok := m.tickets.GetIfPresent(hash)
-	if !ok {
-		var err error
-		if t, err = m.openTicket(value); err != nil {
-			if why := reasonOf(err); why != ReasonKeyUnknown && m.tellOnce(string(hash[:])) { // of that one see Load
-				m.ended("", "", why)
-			}
-			return nil, err
+	t, err := m.ticket(value, hash)
+	if err != nil {
+		if why := reasonOf(err); why != ReasonKeyUnknown && m.tellOnce(string(hash[:])) { // of that one see Load
+			m.ended("", "", why)
 		}
-		m.tickets.Set(hash, t)
+		return nil, err
 	}
-	s, err := m.find(ctx, t)
+	s, err := m.find(ctx, &t.ticket)
 	if err != nil && reasonOf(err) != "" {
 		m.tellOnce(string(hash[:])) // told already; when its ticket is forgotten the cookie is to tell nothing else
 	}

@@ -103,7 +103,7 @@ type Manager struct {
 	codec   *codec
 	purpose string // of the cookie's seal
 
-	tickets *otter.Cache[[32]byte, *ticket] // by the hash of the cookie's value
+	tickets *otter.Cache[[32]byte, *opened] // by the hash of the cookie's value
 	slots   *otter.Cache[string, *slot]     // by store key
 	memos   *otter.Cache[string, memo]      // by store key: failed refreshes
 	told    *otter.Cache[string, struct{}]  // by store key and by hash of the cookie: ends that were told and leave no tombstone
@@ -160,9 +160,9 @@ func NewManager(o Options) (*Manager, error) {
 	}
 	m.base, m.cancel = context.WithCancel(context.Background())
 	// Tickets are small and all alike; sessions get the rest.
-	m.tickets = otter.Must(&otter.Options[[32]byte, *ticket]{
+	m.tickets = otter.Must(&otter.Options[[32]byte, *opened]{
 		MaximumWeight: uint64(max(o.Cache.MaxSize/8, ticketWeight)),
-		Weigher:       func([32]byte, *ticket) uint32 { return ticketWeight },
+		Weigher:       func([32]byte, *opened) uint32 { return ticketWeight },
 		Logger:        &otter.NoopLogger{},
 	})
 	m.slots = otter.Must(&otter.Options[string, *slot]{

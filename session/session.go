@@ -90,6 +90,7 @@ type Session struct {
 	// grant may lie. As it is used it has both, and the two parts that it was made of.
 	shares     bool
 	grants     []string
+	generation uint64 // of the ring that made grants
 	own, grant *Session
 	// A grant has these: the order of its writes, and why it has no tokens, if so.
 	stamp int64

@@ -11,8 +11,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/securecookie"
@@ -46,17 +48,20 @@ const (
 	maxPurposes = 64
 )
 
-// Ring seals under its first key and opens under each of its keys. Any number of goroutines may use it; it never changes.
+// Ring seals under its first key and opens under each of its keys. Any number of goroutines may use it, also while [Ring.Replace]
+// gives it other keys; nobody waits for that.
 type Ring struct {
-	keys    [][]byte
-	now     func() time.Time
-	derived *derived
+	now   func() time.Time
+	state *atomic.Pointer[state] // shared by all that WithNow made
 }
 
-// derived remembers the keys of each purpose, because deriving them costs more than using them.
-type derived struct {
-	mu       sync.RWMutex
-	purposes map[string][]purposeKeys // guarded by mu; one purposeKeys per ring key
+// state is a ring between two calls of Replace.
+type state struct {
+	keys       [][]byte
+	generation uint64
+	// purposes remembers the keys of each purpose, because deriving them costs more than using them.
+	purposes  sync.Map // string → []purposeKeys, one for each key
+	remembers atomic.Int32
 }
 
 // purposeKeys is what one ring key yields for one purpose.
@@ -69,27 +74,63 @@ type purposeKeys struct {
 // NewRing makes a ring of keys of [KeySize] bytes, as [ParseKey] returns them. The first seals, all open: to rotate, put a new key
 // first, and remove the old one when nothing sealed under it matters any more.
 func NewRing(keys ...[]byte) (*Ring, error) {
+	st, err := newState(keys)
+	if err != nil {
+		return nil, err
+	}
+	r := &Ring{now: time.Now, state: &atomic.Pointer[state]{}}
+	r.state.Store(st)
+	return r, nil
+}
+
+func newState(keys [][]byte) (*state, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("ring has no key")
 	}
-	r := &Ring{now: time.Now, derived: &derived{purposes: map[string][]purposeKeys{}}}
+	st := &state{generation: 1}
 	for i, key := range keys {
 		if len(key) != KeySize {
 			return nil, fmt.Errorf("key %d has %d bytes instead of %d", i+1, len(key), KeySize)
 		}
-		for j, other := range r.keys {
+		for j, other := range st.keys {
 			if subtle.ConstantTimeCompare(key, other) == 1 {
 				return nil, fmt.Errorf("key %d is the same as key %d", i+1, j+1)
 			}
 		}
-		r.keys = append(r.keys, bytes.Clone(key))
+		st.keys = append(st.keys, bytes.Clone(key))
 	}
-	return r, nil
+	return st, nil
 }
 
-// WithNow returns a ring of the same keys that reads the time from now.
+// Replace gives the ring, and all that [Ring.WithNow] made of it, other keys, all at once. Keys that [NewRing] would refuse leave it as
+// it was; the same keys in the same order change nothing.
+func (r *Ring) Replace(keys ...[]byte) error {
+	st, err := newState(keys)
+	if err != nil {
+		return err
+	}
+	for {
+		old := r.state.Load()
+		if slices.EqualFunc(st.keys, old.keys, func(a, b []byte) bool { return subtle.ConstantTimeCompare(a, b) == 1 }) {
+			return nil
+		}
+		st.generation = old.generation + 1
+		if r.state.CompareAndSwap(old, st) {
+			return nil
+		}
+	}
+}
+
+// Generation grows whenever Replace changes the keys. What somebody keeps that was made or opened with the ring holds for one generation.
+// Read it before using the ring.
+func (r *Ring) Generation() uint64 { return r.state.Load().generation }
+
+// Keys is how many keys there are.
+func (r *Ring) Keys() int { return len(r.state.Load().keys) }
+
+// WithNow returns a ring of the same keys, now and after [Ring.Replace], that reads the time from now.
 func (r *Ring) WithNow(now func() time.Time) *Ring {
-	return &Ring{keys: r.keys, now: now, derived: r.derived}
+	return &Ring{now: now, state: r.state}
 }
 
 // Seal encrypts plaintext for purpose and returns text of the characters A–Z a–z 0–9 - _ that needs no escaping in a cookie or a
@@ -196,24 +237,23 @@ func (r *Ring) MAC(purpose string, parts ...string) [][]byte {
 
 // Format writes how many keys there are and nothing of them, whatever the verb.
 func (r *Ring) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "seal.Ring(%d keys)", len(r.keys))
+	fmt.Fprintf(f, "seal.Ring(%d keys)", r.Keys())
 }
 
 // forPurpose returns the keys for purpose, in the order of the ring.
 func (r *Ring) forPurpose(purpose string) []purposeKeys {
-	r.derived.mu.RLock()
-	keys, ok := r.derived.purposes[purpose]
-	r.derived.mu.RUnlock()
-	if ok {
-		return keys
+	st := r.state.Load()
+	if keys, ok := st.purposes.Load(purpose); ok {
+		return keys.([]purposeKeys)
 	}
-	for _, key := range r.keys {
+	var keys []purposeKeys
+	for _, key := range st.keys {
 		keys = append(keys, derive(key, purpose))
 	}
-	r.derived.mu.Lock()
-	defer r.derived.mu.Unlock()
-	if len(r.derived.purposes) < maxPurposes {
-		r.derived.purposes[purpose] = keys
+	if st.remembers.Load() < maxPurposes {
+		if _, known := st.purposes.LoadOrStore(purpose, keys); !known {
+			st.remembers.Add(1)
+		}
 	}
 	return keys
 }

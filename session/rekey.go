@@ -1,0 +1,156 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// To rotate the deployment's keys the new one goes first in the ring, and the old one out of it when nothing that matters is sealed under
+// it. What a browser uses meanwhile moves under the first key: its cookie by Reseal, and behind that, in the background, what the store
+// holds: the part of the record that opens without the cookie, the index entries, and the shared grant.
+
+// offerEvery bounds how often one session's browser is given a cookie under the first key: some clients never take one.
+const offerEvery = time.Minute
+
+// Reseal returns the cookie to set in the answer to a request with header h whose session [Manager.Load] has found: when its cookie opens
+// under another key than the ring's first, which it then does not any more. Else it is nil, and costs next to nothing.
+func (m *Manager) Reseal(h http.Header) *http.Cookie {
+	if m.ring.Keys() == 1 {
+		return nil
+	}
+	var values [maxCookies]string
+	n := cookieValues(h, m.o.Cookie.Name, &values)
+	for _, value := range values[:n] {
+		t, err := m.ticket(value, hashCookie(value))
+		if err != nil {
+			continue
+		}
+		sl, ok := m.slots.GetIfPresent(t.key)
+		if !ok {
+			continue
+		}
+		now, v := m.o.Now(), sl.view.Load()
+		if v == nil || v.s == nil || m.over(sl, v.s, now) != "" {
+			continue
+		}
+		// This is the one that Load found. The browser must not be given another that somebody may have planted behind it.
+		was := t.offered.Load()
+		if !t.old || now.UnixMilli()-was < offerEvery.Milliseconds() || !t.offered.CompareAndSwap(was, now.UnixMilli()) {
+			return nil
+		}
+		return m.reseal(sl, t, v.s, value)
+	}
+	return nil
+}
+
+// reseal seals the cookie's value, which opens to t, anew.
+func (m *Manager) reseal(sl *slot, t *opened, s *Session, value string) *http.Cookie {
+	plain, _, err := m.ring.Open(m.purpose, value, m.o.Lifetime)
+	if err != nil {
+		return nil
+	}
+	if value, err = m.ring.Seal(m.purpose, plain); err != nil {
+		return nil
+	}
+	if sl.rekeyed.Load() != t.generation {
+		m.spawn(context.Background(), rewriteLimit, func(ctx context.Context) {
+			if err := m.rekey(ctx, &t.ticket); err != nil {
+				m.log.WarnContext(ctx, "session not moved under the first key yet", "session", handle(t.key), "err", err)
+				return
+			}
+			sl.rekeyed.Store(t.generation)
+		})
+	}
+	c := m.cookie(value)
+	if c.MaxAge > 0 {
+		c.MaxAge = max(int(s.Ends.Sub(m.o.Now()).Seconds()), 1)
+	}
+	return c
+}
+
+// rekey moves what the store holds for the session of t under the ring's first key. Doing it twice, here or elsewhere, does no harm.
+func (m *Manager) rekey(ctx context.Context, t *ticket) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*storeLimit)
+	defer cancel()
+	for {
+		rec, err := m.o.Store.Get(ctx, t.key)
+		if errors.Is(err, ErrNone) || rec.Ended != "" {
+			return nil
+		}
+		if err != nil {
+			return unavailable("move session", err)
+		}
+		s, err := m.open(t, rec)
+		if err != nil {
+			return err
+		}
+		// The new entries before anything else, the old ones as the last: it is found all the time.
+		add := m.indexEntries(s)
+		if err := m.o.Store.Reindex(ctx, add, nil); err != nil {
+			return unavailable("move session", err)
+		}
+		s.Version++
+		n, err := m.record(s)
+		if err != nil {
+			return err
+		}
+		err = m.o.Store.Swap(ctx, t.key, n, rec.Version)
+		if errors.Is(err, ErrConflict) && ctx.Err() == nil {
+			continue // refreshed or ended meanwhile
+		}
+		if err != nil && !errors.Is(err, ErrNone) {
+			return unavailable("move session", err)
+		}
+		if s.shares {
+			if err := m.moveGrant(ctx, s); err != nil {
+				return err
+			}
+		}
+		if err := m.o.Store.Reindex(ctx, nil, without(m.indexNames(s), add)); err != nil {
+			return unavailable("move session", err)
+		}
+		return nil
+	}
+}
+
+// without are the entries of all that are not in some.
+func without(all, some []IndexEntry) []IndexEntry {
+	var rest []IndexEntry
+	for _, e := range all {
+		known := false
+		for _, o := range some {
+			known = known || o.Name == e.Name
+		}
+		if !known {
+			rest = append(rest, e)
+		}
+	}
+	return rest
+}
+
+// moveGrant moves the grant that s shares to its name under the first key, while nobody refreshes it.
+func (m *Manager) moveGrant(ctx context.Context, s *Session) error {
+	keys := m.grantKeys(s.Issuer, s.Subject)
+	g, _, err := m.readGrant(ctx, keys)
+	if err != nil || g.gone != "" || g.key == keys[0] {
+		return err
+	}
+	owner := rand.Text()
+	ok, err := m.acquire(ctx, g.key, owner)
+	if err != nil {
+		return unavailable("lease shared grant", err)
+	}
+	if !ok {
+		return errBusy
+	}
+	defer m.release(context.WithoutCancel(ctx), g.key, owner)
+	from := g.key
+	if g, _, err = m.readGrant(ctx, keys); err != nil || g.gone != "" || g.key != from {
+		return err
+	}
+	_, err = m.putGrant(ctx, g.Grant, keys)
+	return err
+}
