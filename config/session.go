@@ -21,7 +21,7 @@ type Session struct {
 	Cache Cache `yaml:"cache"`
 	// Store is where sessions live; without it, in memory, and gone with the process.
 	Store Store `yaml:"store"`
-	// OnStoreError says what happens when the store does not answer. The word deny answers 503 with Retry-After.
+	// OnStoreError says what happens while the store does not answer. The word deny answers 503 with Retry-After; keep: 5m goes on with what the cache holds.
 	OnStoreError OnStoreError `yaml:"on_store_error" default:"deny"`
 	// MaxSessionsPerUser bounds how many sessions one person has; the oldest end.
 	MaxSessionsPerUser int `yaml:"max_sessions_per_user" default:"1000"`
@@ -93,6 +93,7 @@ type Cluster struct {
 
 // OnStoreError is `session.on_store_error`: the word deny, or keep: DURATION.
 type OnStoreError struct {
-	// Keep is how long what the cache holds may be served; 0 denies.
-	Keep time.Duration `yaml:"keep" later:"yes"`
+	// Keep is how long after the store was last asked about a session the cached copy serves while the store answers nothing, while its access token is
+	// valid. On a replica that is cut off from the store, a sign-out elsewhere takes as long.
+	Keep time.Duration `yaml:"keep"`
 }

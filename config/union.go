@@ -69,6 +69,9 @@ func (ps *Providers) decodeNode(d *decoder, path string, n ast.Node) {
 func (o *OnStoreError) decodeNode(d *decoder, path string, n ast.Node) {
 	if isMapping(n) {
 		d.mapping(path, n, reflect.ValueOf(o).Elem())
+		if keep := join(path, "keep"); !d.src.given(keep) && !d.src.failed[keep] {
+			d.fail(path, n, "names nothing", "Write the word deny, or {keep: 5m}")
+		}
 		return
 	}
 	d.word(path, n, field{key: "on_store_error", oneOf: []string{"deny"}}, "the word deny, or a mapping such as {keep: 5m}")

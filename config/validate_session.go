@@ -37,7 +37,27 @@ func (v *validator) session() {
 	if s.Cache.MaxStale > time.Hour {
 		v.shown("session.cache.max_stale", "lets an ended session be used for more than an hour", "Write seconds, such as 5s")
 	}
+	v.onStoreError()
 	v.keys()
+}
+
+func (v *validator) onStoreError() {
+	const at = "session.on_store_error.keep"
+	if !v.given(at) {
+		return
+	}
+	s := v.c.Session
+	keep := s.OnStoreError.Keep
+	v.positive(at, keep)
+	switch {
+	case keep <= 0:
+	case keep > s.Lifetime && s.Lifetime > 0:
+		v.shown(at, "is longer than session.lifetime", "Write minutes, such as 5m: so long a session that was ended elsewhere may be used on a replica that is cut off")
+	case s.Store.Redis == nil:
+		v.warn(at, "does nothing without session.store.redis: memory always answers", "Leave it out")
+	case keep <= s.Cache.MaxStale:
+		v.warn(at, "does nothing: session.cache.max_stale serves copies as long", "Write more, such as 5m, or the word deny")
+	}
 }
 
 // keys checks the keys that the file holds; those in files of their own are CheckFiles' matter.

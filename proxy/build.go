@@ -151,6 +151,7 @@ func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env
 		Cookie:      session.Cookie{Name: cfg.CookieName(c.Name), Secure: secure, Persistent: s.Cookie.Persistent, SameSite: sameSite(s.Cookie.SameSite)},
 		IdleTimeout: s.IdleTimeout, Lifetime: s.Lifetime, RefreshBefore: s.RefreshBefore,
 		Cache:           session.CacheOptions{MaxSize: int64(s.Cache.MaxSize), MaxStale: s.Cache.MaxStale},
+		KeepFor:         s.OnStoreError.Keep,
 		MaxPerUser:      s.MaxSessionsPerUser,
 		ExchangeTimeout: c.Timeout,
 		SharedGrant:     c.RefreshTokenScope == "user",

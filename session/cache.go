@@ -26,6 +26,7 @@ type slot struct {
 	seen    atomic.Int64         // last use that this process knows of, in Unix milliseconds
 	touched atomic.Int64         // last touch that was tried, in Unix milliseconds
 	rekeyed atomic.Uint64        // the ring's generation whose first key the session was moved under
+	barred  atomic.Bool          // it is to end and the store has not taken that yet
 	told    atomic.Bool          // that it is a grant which does not open was logged
 	weight  atomic.Uint32
 	shared  atomic.Pointer[Session] // the session of view with its grant, if that is shared
@@ -70,8 +71,48 @@ func (m *Manager) beginView(sl *slot) view {
 
 // current reports whether what was read then may be used now without asking the store again. With MaxStale 0 nothing may.
 func (m *Manager) current(sl *slot, v *view, now time.Time) bool {
-	age := now.Sub(v.read) // negative when the clock was set back
-	return age >= 0 && age < m.o.Cache.MaxStale && v.gen == sl.gen.Load() && v.epoch == m.epoch.Load()
+	return v.younger(m.o.Cache.MaxStale, now) && v.gen == sl.gen.Load() && v.epoch == m.epoch.Load()
+}
+
+// younger reports whether v was read less than limit ago, by each of our clocks: the one that is never set does not count the time that a
+// machine is suspended.
+func (v *view) younger(limit time.Duration, now time.Time) bool {
+	age := now.Sub(v.read)
+	return age >= 0 && age < limit && now.Round(0).Sub(v.read.Round(0)) < limit
+}
+
+// keep returns what is in the slot if it may be used because the store did not answer when it was asked: err. Else nil.
+//
+// A notice since says that the session has changed, perhaps ended, and readAhead has not found out how. That is not for us to overlook.
+func (m *Manager) keep(ctx context.Context, sl *slot, err error) *view {
+	v := sl.view.Load()
+	if m.o.KeepFor == 0 || v == nil || !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+		return nil
+	}
+	if v.ended != "" || sl.barred.Load() || v.gen != sl.gen.Load() || !v.younger(m.o.KeepFor, m.o.Now()) {
+		return nil
+	}
+	return v
+}
+
+// readAhead reads a session that has changed, so that its copy may be kept when the store fails right then. It is needed for nothing else.
+func (m *Manager) readAhead(key string, sl *slot) {
+	v := sl.view.Load()
+	if m.o.KeepFor == 0 || v == nil || v.s == nil || isGrant(key) && v.s.gone != "" {
+		return
+	}
+	select {
+	case m.reads <- struct{}{}:
+	default:
+		return // the next request reads it
+	}
+	started := m.spawn(context.Background(), storeLimit, func(ctx context.Context) {
+		defer func() { <-m.reads }()
+		_, _ = m.confirm(ctx, sl, &ticket{key, v.s.dataKey})
+	})
+	if !started {
+		<-m.reads
+	}
 }
 
 // confirm reads the session of t from the store. Requests share one read if it began recently enough for each of them.

@@ -155,6 +155,7 @@ func (m *Manager) endThen(ctx context.Context, key string, why Reason, keepSeale
 		return ended, nil
 	}
 	if e, ok := m.slots.GetEntryQuietly(key); ok {
+		e.Value.barred.Store(true)
 		e.Value.gen.Add(1) // it may have happened
 	}
 	subject := m.subjectOf(key)

@@ -163,6 +163,8 @@ type fixture struct {
 	clock *clock
 	log   *bytes.Buffer
 	mu    sync.Mutex
+
+	cookies http.Header // of whom a test signed in, for its helpers
 }
 
 func (f *fixture) Write(p []byte) (int, error) {

@@ -158,7 +158,9 @@ func (m *Manager) grant(ctx context.Context, key string) (*Session, error) {
 	if v == nil {
 		var err error
 		if v, err = m.confirm(ctx, sl, &ticket{key: key}); err != nil {
-			return nil, err
+			if v = m.keep(ctx, sl, err); v == nil {
+				return nil, err
+			}
 		}
 	}
 	return v.s, nil

@@ -94,12 +94,17 @@ func (m *Manager) find(ctx context.Context, t *ticket) (*Session, error) {
 	// Also when our copy looks idle: another replica may have been used since.
 	v, err := m.confirm(ctx, sl, t)
 	if err != nil {
-		return nil, err
+		if v = m.keep(ctx, sl, err); v == nil {
+			return nil, err
+		}
 	}
 	if v.ended != "" {
 		return nil, &EndedError{v.ended}
 	}
 	if why := m.over(sl, v.s, now); why != "" {
+		if err != nil && why == ReasonIdle {
+			return nil, err // another replica may know better, the store would have told
+		}
 		m.saw(t.key, v.s.Subject, why)
 		return nil, &EndedError{why}
 	}

@@ -23,7 +23,7 @@ const (
 	// storeLimit bounds a store operation that no request waits for. Stores have shorter limits of their own.
 	storeLimit = 5 * time.Second
 
-	// maxTouches bounds the touches under way; when the store is slower than that, touches are dropped.
+	// maxTouches bounds the touches under way, and the reads ahead; when the store is slower than that, they are dropped.
 	maxTouches = 32
 
 	// maxMemos bounds the sessions whose last refresh failed that are remembered.
@@ -46,6 +46,10 @@ type Options struct {
 	// RefreshBefore is how long before its expiry an access token is refreshed, at most a third of its life.
 	RefreshBefore time.Duration
 	Cache         CacheOptions
+	// KeepFor is how long after it was last confirmed a copy is used while the store does not answer. 0 is not at all. Idle timeout and lifetime hold
+	// all the same, and what this process knows to be over, or was told a change of, is not used. It lengthens what MaxStale promises on a
+	// process that is cut off.
+	KeepFor time.Duration
 	// MaxPerUser bounds the sessions of one person; the oldest end. 0 is no bound.
 	MaxPerUser int
 	// SharedGrant makes all sessions of one person share the newest grant, for providers at which a new refresh token makes the
@@ -110,6 +114,7 @@ type Manager struct {
 	epoch   atomic.Uint64                   // counts gaps in the notices
 	watched atomic.Bool                     // whether notices arrive
 	touches chan struct{}                   // a place for each touch under way
+	reads   chan struct{}                   // a place for each read ahead under way
 
 	strange    *otter.Cache[[32]byte, struct{}] // by the hash of the cookie: those that were told
 	strangeLog quota
@@ -154,6 +159,7 @@ func NewManager(o Options) (*Manager, error) {
 		ring:    o.Ring.WithNow(o.Now),
 		codec:   c,
 		touches: make(chan struct{}, maxTouches),
+		reads:   make(chan struct{}, maxTouches),
 		flights: map[string]*flight{},
 		// Quoted, so that no two providers, clients or deployments have the same purpose.
 		purpose: fmt.Sprintf("session %q %q %q %q %q", o.Deployment, o.Provider, o.Issuer, o.ClientID, o.Cookie.Name),
@@ -186,7 +192,7 @@ func (o Options) validate() error {
 		return errors.New("no store")
 	case o.IdleTimeout <= 0 || o.Lifetime <= 0:
 		return errors.New("idle timeout and lifetime must be positive")
-	case o.RefreshBefore < 0 || o.ExchangeTimeout < 0 || o.Cache.MaxStale < 0 || o.Cache.MaxSize < 0 || o.MaxPerUser < 0:
+	case o.RefreshBefore < 0 || o.ExchangeTimeout < 0 || o.Cache.MaxStale < 0 || o.Cache.MaxSize < 0 || o.MaxPerUser < 0 || o.KeepFor < 0:
 		return errors.New("durations and bounds must not be negative")
 	}
 	if err := (&http.Cookie{Name: o.Cookie.Name, Value: "v", Path: "/"}).Valid(); err != nil {
@@ -233,6 +239,7 @@ const (
 func (m *Manager) changed(key string) {
 	if sl, ok := m.slots.GetEntryQuietly(key); ok {
 		sl.Value.gen.Add(1)
+		m.readAhead(key, sl.Value)
 	}
 	m.notice(key)
 	m.mu.Lock()
