@@ -47,8 +47,9 @@ type Route struct {
 	AllowedOrigins []string `yaml:"allowed_origins" later:"yes"`
 	// KeepFragment keeps the part of the URL after # over a sign-in.
 	KeepFragment bool `yaml:"keep_fragment" later:"yes"`
-	// Activity says whether data in streams keeps a session from idling.
-	Activity string `yaml:"activity" later:"yes" oneof:"none"`
+	// Activity none is for applications that poll or send heartbeats by themselves: neither requests nor data in WebSockets on this route keep
+	// a session from idling. Default: requests do, and data that the client sends in a WebSocket.
+	Activity string `yaml:"activity" oneof:"none"`
 	// Timeout bounds a request.
 	Timeout time.Duration `yaml:"timeout" later:"yes"`
 	// MaxRequestBody refuses larger request bodies with 413.

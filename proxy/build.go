@@ -245,7 +245,7 @@ func (p *Proxy) addRoute(c config.Route) error {
 	if err != nil {
 		return err
 	}
-	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: rule, bearer: p.appToken(c.Bearer.ClientCredentials)}
+	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: rule, bearer: p.appToken(c.Bearer.ClientCredentials), activity: c.Activity != "none"}
 	rt.provider = p.providers[0]
 	if len(c.Provider) > 0 {
 		rt.provider = p.provider(c.Provider[0])

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,8 +27,9 @@ type exchange struct {
 
 	status   int
 	bytes    int64
-	upstream time.Duration // spent with the application, its body included
-	err      error         // for the operator's log, never for the client
+	upstream time.Duration           // spent with the application, its body included
+	err      error                   // for the operator's log, never for the client
+	revised  atomic.Pointer[verdict] // what the verdict became while the request was under way; nil: it holds
 }
 
 // reason notes why the exchange ends as it does, for the log.
@@ -79,6 +81,10 @@ func (p *Proxy) logRequest(x *exchange) {
 	if !p.log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
+	reason := x.verdict.Reason
+	if v := x.revised.Load(); v != nil {
+		reason = v.Reason
+	}
 	attrs := make([]slog.Attr, 0, 16)
 	attrs = append(attrs,
 		slog.String("request_id", x.client.RequestID),
@@ -87,7 +93,7 @@ func (p *Proxy) logRequest(x *exchange) {
 		slog.String("path", x.path),
 		slog.Int("status", x.status),
 		slog.String("verdict", x.verdict.Kind.String()),
-		slog.String("reason", x.verdict.Reason),
+		slog.String("reason", reason),
 		slog.Float64("duration_ms", milliseconds(p.now().Sub(x.start))),
 		slog.Int64("bytes", x.bytes),
 		slog.String("client", x.client.Addr.String()),

@@ -60,7 +60,22 @@ func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 		v.Reason = "cross_origin_upgrade" // a WebSocket handshake carries the cookie from any page
 	default:
 		v.Kind = verdictAllow
-		rt.provider.sessions.Touch(s)
+		if rt.activity {
+			rt.provider.sessions.Touch(s)
+		}
+	}
+	return v
+}
+
+// reconsider is the verdict about a request under way whose session has become s, or is over (err).
+func (x *exchange) reconsider(s *session.Session, err error) verdict {
+	if err != nil {
+		return withoutSession(err)
+	}
+	v := verdict{Kind: verdictDeny, Session: s}
+	d := x.route.rule.Decide(s)
+	if v.Reason = d.Reason; d.Allow {
+		v.Kind = verdictAllow
 	}
 	return v
 }

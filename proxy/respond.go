@@ -138,6 +138,11 @@ func (p *Proxy) refuse(x *exchange, status int, reason string, err error) {
 // upstreamFailed answers for an application that did not.
 func (p *Proxy) upstreamFailed(w http.ResponseWriter, r *http.Request, f failure) {
 	x := exchangeOf(w)
+	if v := x.revised.Load(); v != nil && f.Status == http.StatusUnauthorized {
+		x.verdict = *v
+		p.render(x)
+		return
+	}
 	x.reason(f.Reason, f.Err)
 	if f.Status == statusClientClosed {
 		x.status = f.Status // nobody is there to read an answer

@@ -18,6 +18,7 @@ type route struct {
 	provider *provider // whose sessions count
 	upstream *upstream // nil only where the rule denies everyone
 	bearer   *appToken // sent in place of the person's token, when set
+	activity bool      // requests and data in streams count as use of the session
 }
 
 // table finds the most specific route: exact host, then the longest *.wildcard, then no host; on the host the longest

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// streams knows the open WebSockets and the responses of unknown length, so that shutting down can end them in good order.
+// streams knows the open WebSockets and the long responses, so that shutting down can end them in good order. What ties each of them to its
+// session is tether.go.
 type streams struct {
 	mu       sync.Mutex
 	open     map[stream]struct{}
@@ -21,9 +22,24 @@ type streams struct {
 
 // stream is an open WebSocket or a response under way. Its methods may be called at any time, by anyone, more than once.
 type stream interface {
-	end()          // the polite way; returns soon
-	endless() bool // it would not end by itself
-	io.Closer      // the sure way
+	end(why farewell) // the polite way; returns soon
+	endless() bool    // it would not end by itself
+	io.Closer         // the sure way
+}
+
+// farewell is why a stream is ended, as a WebSocket's close frame says it (RFC 6455 section 7.4).
+type farewell struct {
+	code uint16
+	text string // for people, at most 123 bytes; never a secret
+}
+
+// goingAway ends a stream at shutdown. Never written to.
+var goingAway = farewell{code: 1001}
+
+// frame is the close frame, unmasked as servers send it.
+func (w farewell) frame() []byte {
+	b := []byte{0x88, byte(2 + len(w.text)), byte(w.code >> 8), byte(w.code)}
+	return append(b, w.text...)
 }
 
 func newStreams() *streams { return &streams{open: map[stream]struct{}{}} }
@@ -42,7 +58,7 @@ func (s *streams) add(st stream) {
 	late := s.draining && st.endless()
 	s.mu.Unlock()
 	if late {
-		go st.end()
+		go st.end(goingAway)
 	}
 }
 
@@ -106,10 +122,10 @@ func (s *streams) drain(ctx context.Context) {
 		if !s.wait(ctx, start.Add(span*time.Duration(i)/time.Duration(len(endless)))) {
 			break
 		}
-		go st.end()
+		go st.end(goingAway)
 	}
 	if s.wait(ctx, start.Add(span)) {
-		s.each(stream.end)
+		s.each(func(st stream) { st.end(goingAway) })
 		s.wait(ctx, start.Add(span+time.Hour)) // in truth until ctx ends
 	}
 	s.each(func(st stream) { _ = st.Close() })
@@ -137,8 +153,9 @@ func (s *streams) wait(ctx context.Context, t time.Time) bool {
 	return false
 }
 
-// errCut is why a response ended early at shutdown. The client sees a broken connection, so that it cannot take the part for the whole.
-var errCut = errors.New("response cut at shutdown")
+// errCut is why a response ended early: at shutdown, or with its session. The client sees a broken connection, so that it cannot take the
+// part for the whole.
+var errCut = errors.New("response cut")
 
 // longBody is the body of a response of unknown length.
 type longBody struct {
@@ -168,7 +185,7 @@ func (b *longBody) Close() error {
 
 func (b *longBody) endless() bool { return b.events }
 
-func (b *longBody) end() {
+func (b *longBody) end(farewell) {
 	b.ended.Store(true)
 	_ = b.ReadCloser.Close() // wakes Read
 }
@@ -176,21 +193,21 @@ func (b *longBody) end() {
 // closeGrace is how long a client may take to answer a close frame, and an application to end its side.
 const closeGrace = time.Second
 
-// goingAway is an unmasked close frame with status 1001 (RFC 6455 sections 5.5.1 and 7.4.1).
-var goingAway = [...]byte{0x88, 0x02, 0x03, 0xE9}
-
 // socket is a client's side of a WebSocket. It passes bytes through and only watches where the frames to the client end, since
-// that is where a close frame of ours can stand.
+// that is where a close frame of ours can stand, and whether the client sends any data.
 type socket struct {
 	net.Conn
 	early   *bufio.Reader // holds what the client sent before the handshake was answered
 	streams *streams
+	used    func() // told of data from the client; nil tells nobody
+	sent    frames // by the client; guarded by nothing, since there is one reader
 
 	mu     sync.Mutex // guards writes to Conn and what follows
 	frames frames
-	opened bool // the handshake is answered: frames follow
-	ending bool // the next frame boundary is the end
-	ended  bool // nothing more goes to the client
+	opened bool     // the handshake is answered: frames follow
+	ending bool     // the next frame boundary is the end
+	why    farewell // with ending
+	ended  bool     // nothing more goes to the client
 
 	openOnce, endOnce, closeOnce sync.Once
 }
@@ -208,6 +225,18 @@ func (c *socket) open() {
 
 // Read reads from the client.
 func (c *socket) Read(p []byte) (int, error) {
+	n, err := c.read(p)
+	if c.used != nil {
+		c.sent.data = false
+		c.sent.skip(p[:n])
+		if c.sent.data {
+			c.used()
+		}
+	}
+	return n, err
+}
+
+func (c *socket) read(p []byte) (int, error) {
 	c.openOnce.Do(c.open)
 	if c.early != nil {
 		if n := c.early.Buffered(); n > 0 {
@@ -242,13 +271,13 @@ func (c *socket) Write(p []byte) (int, error) {
 }
 
 // end asks the client to go away. Its answer still reaches the application, which then ends its side; after the grace both are closed.
-func (c *socket) end() {
+func (c *socket) end(why farewell) {
 	c.endOnce.Do(func() {
 		_ = c.Conn.SetWriteDeadline(time.Now().Add(closeGrace)) // a Write that hangs on a slow client lets go of mu
 		time.AfterFunc(closeGrace, func() { _ = c.Close() })
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.ending = true
+		c.ending, c.why = true, why
 		if c.opened && c.frames.boundary() {
 			c.sayGoodbye()
 		}
@@ -259,7 +288,7 @@ func (c *socket) end() {
 func (c *socket) sayGoodbye() {
 	c.ended = true
 	if !c.frames.closed {
-		_, _ = c.Conn.Write(goingAway[:]) // a client that left needs no goodbye
+		_, _ = c.Conn.Write(c.why.frame()) // a client that left needs no goodbye
 	}
 }
 
@@ -281,6 +310,8 @@ type frames struct {
 	got    int    // bytes of the current frame's header
 	left   uint64 // bytes of its payload still to come, once the header is complete
 	closed bool   // a close frame has begun
+	isData bool   // the current frame is text, binary or a continuation of either, not a control frame
+	data   bool   // some of a data frame has come; for the caller to reset
 }
 
 // boundary tells whether the last frame is complete.
@@ -301,6 +332,7 @@ func (f *frames) next(p []byte) (n int) {
 			k := min(f.left, uint64(len(p)-n))
 			f.left -= k
 			n += int(k)
+			f.data = f.data || f.isData
 		} else {
 			f.header[f.got] = p[n]
 			f.got++
@@ -338,9 +370,10 @@ func (f *frames) headerSize() int {
 
 // begin reads the complete header.
 func (f *frames) begin() {
-	if f.header[0]&0x0f == 0x8 {
-		f.closed = true
-	}
+	opcode := f.header[0] & 0x0f
+	f.closed = f.closed || opcode == 0x8
+	f.isData = opcode <= 0x2
+	f.data = f.data || f.isData
 	length := f.header[1] & 0x7f
 	extra := 0
 	switch length {

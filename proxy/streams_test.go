@@ -271,7 +271,7 @@ type fakeStream struct {
 
 func (f *fakeStream) endless() bool { return f.forever }
 
-func (f *fakeStream) end() {
+func (f *fakeStream) end(farewell) {
 	f.ended <- time.Since(f.start)
 	if !f.stubborn {
 		f.streams.remove(f)
@@ -365,8 +365,8 @@ func TestGoodbyeStandsAtAFrameBoundary(t *testing.T) {
 				}
 			}
 			write(all[:at])
-			c.end()
-			c.end() // twice is once
+			c.end(goingAway)
+			c.end(goingAway) // twice is once
 			write(all[at:])
 			c.Close()
 			var whole int // the frames that had begun
@@ -375,7 +375,7 @@ func TestGoodbyeStandsAtAFrameBoundary(t *testing.T) {
 					break
 				}
 			}
-			want := append(bytes.Clone(all[:whole]), goingAway[:]...)
+			want := append(bytes.Clone(all[:whole]), goingAway.frame()...)
 			if b := <-got; !bytes.Equal(b, want) {
 				t.Errorf("size %d, ended at %d: the client gets %d bytes, want %d", size, at, len(b), len(want))
 			}
@@ -392,11 +392,11 @@ func TestNoGoodbyeBeforeTheHandshakeIsAnswered(t *testing.T) {
 	got := make(chan []byte)
 	go func() { b, _ := io.ReadAll(client); got <- b }()
 	c := &socket{Conn: server, streams: newStreams()}
-	c.end()
+	c.end(goingAway)
 	_, _ = io.WriteString(server, "HTTP/1.1 101 \r\n\r\n") // as the reverse proxy does
 	_, _ = c.Write(frame(2, 5))
 	c.Close()
-	if b := <-got; string(b) != "HTTP/1.1 101 \r\n\r\n"+string(goingAway[:]) {
+	if b := <-got; string(b) != "HTTP/1.1 101 \r\n\r\n"+string(goingAway.frame()) {
 		t.Errorf("the client gets %q", b)
 	}
 }
@@ -408,7 +408,7 @@ func TestNoGoodbyeAfterTheApplicationsOwn(t *testing.T) {
 	c := &socket{Conn: server, streams: newStreams()}
 	own := []byte{0x88, 2, 3, 0xE8}
 	_, _ = c.Write(own)
-	c.end()
+	c.end(goingAway)
 	c.Close()
 	if b := <-got; !bytes.Equal(b, own) {
 		t.Errorf("the client gets %x", b)
@@ -437,7 +437,7 @@ func TestSlowClientIsCutAfterTheGrace(t *testing.T) {
 	wrote := make(chan error)
 	go func() { _, err := c.Write(frame(2, 10)); wrote <- err }()
 	<-entered
-	go c.end()
+	go c.end(goingAway)
 	if err := <-wrote; err == nil {
 		t.Error("the write succeeds")
 	}

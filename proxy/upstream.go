@@ -71,7 +71,8 @@ type upstreamOptions struct {
 
 // failure is why a request got no answer from its application.
 type failure struct {
-	// Status is 502 or 504 for the application, 499 (nobody reads the answer), 408, 413 or 400 for the client.
+	// Status is 502 or 504 for the application, 499 (nobody reads the answer), 408, 413 or 400 for the client, and 401 when the verdict
+	// was revised before the application answered.
 	Status int
 	// Reason is a stable word for the log.
 	Reason string
@@ -268,6 +269,8 @@ func (u *upstream) serve(w http.ResponseWriter, r *http.Request, f forward) {
 		l.target = u.base + path + query
 	}
 	l.websocket = isWebSocketHandshake(r)
+	l.tied = l.tether()
+	defer l.tied.untie()
 	u.proxy.ServeHTTP(l, r.WithContext(l))
 	if !l.hijacked {
 		// RFC 9110 section 6.5.1: a trailer is no place for cookies. This one would bypass modifyResponse.
@@ -283,8 +286,9 @@ type leg struct {
 	w         http.ResponseWriter
 	in        *http.Request
 	f         forward
-	target    string // path and query as they are sent
-	websocket bool   // the client began a WebSocket handshake
+	target    string  // path and query as they are sent
+	websocket bool    // the client began a WebSocket handshake
+	tied      *tether // to the session; nil without one
 	upload    upload
 	interim   http.Header // of a 1xx response under way
 	answered  bool        // the final response has come: what is written now is that
@@ -367,6 +371,9 @@ func modifyResponse(res *http.Response) error {
 	if res.ContentLength < 0 && res.Body != nil && res.StatusCode != http.StatusSwitchingProtocols {
 		events := strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
 		body := &longBody{ReadCloser: res.Body, streams: o.Streams, events: events}
+		if err := l.tied.becomes(body); err != nil {
+			return err
+		}
 		res.Body = body
 		o.Streams.add(body)
 	}
@@ -391,6 +398,9 @@ func answerFailure(_ http.ResponseWriter, out *http.Request, err error) {
 func (l *leg) classify(err error) failure {
 	var tooLarge *http.MaxBytesError
 	var timeout net.Error
+	if errors.Is(err, errSessionOver) || context.Cause(l) == errSessionOver {
+		return failure{http.StatusUnauthorized, "session_over", nil}
+	}
 	if cause := l.upload.failure(); cause != nil {
 		switch {
 		case errors.As(cause, &tooLarge):
@@ -480,6 +490,16 @@ func (l *leg) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	c := &socket{Conn: conn, early: brw.Reader, streams: l.u.o.Streams}
 	l.u.o.Streams.add(c)
+	if t := l.tied; t != nil {
+		t.tie()
+		if t.x.route.activity {
+			c.used = t.used
+		}
+		if err := t.becomes(c); err != nil {
+			_ = c.Close()
+			return nil, nil, err
+		}
+	}
 	return c, brw, nil
 }
 
