@@ -44,9 +44,9 @@ type Server struct {
 	PublicURL *url.URL `yaml:"public_url"`
 	// TrustedProxies lists whose X-Forwarded-* and Forwarded headers are believed, as addresses or networks such as 10.0.0.0/8. Default: nobody's.
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
-	// AdminListen is the address of /healthz and /readyz.
+	// AdminListen is the address of /healthz and /readyz, and of what `admin` opens.
 	AdminListen string `yaml:"admin_listen" default:"127.0.0.1:9090"`
-	// Admin opens profiling on the admin listener.
+	// Admin opens the sessions API and profiling on the admin listener.
 	Admin *Admin `yaml:"admin"`
 	// DrainDelay is how long Postern stays up, not ready, before it stops accepting.
 	DrainDelay time.Duration `yaml:"drain_delay" default:"0s"`
@@ -66,6 +66,8 @@ type Server struct {
 	MaxRequestBody Size `yaml:"max_request_body" later:"yes"`
 	// Log says what is logged, and how.
 	Log Log `yaml:"log"`
+	// Audit writes who signed in, was refused, and whose session ended by whom: one JSON object a line. Without it nothing is written.
+	Audit *Audit `yaml:"audit"`
 	// Tracing exports OpenTelemetry spans.
 	Tracing *Tracing `yaml:"tracing" later:"yes"`
 }
@@ -74,8 +76,32 @@ type Server struct {
 type Admin struct {
 	// Token is the bearer token that the admin endpoints ask for.
 	Token Secret `yaml:"token"`
-	// ClientCA names the CA file whose client certificates are accepted instead.
-	ClientCA string `yaml:"client_ca" later:"yes"`
+	// ClientCA is the PEM file of the CAs one of which must have signed the caller's certificate; with `token` both are asked for. The admin
+	// listener then serves https, with the certificate of `tls` here, else of `server.tls`.
+	ClientCA string `yaml:"client_ca"`
+	// TLS makes the admin listener serve https.
+	TLS *TLS `yaml:"tls"`
+}
+
+// AdminTLS is the key pair with which the admin listener serves https; nil: it serves http.
+func (s Server) AdminTLS() *TLS {
+	switch {
+	case s.Admin == nil:
+		return nil
+	case s.Admin.TLS != nil:
+		return s.Admin.TLS
+	case s.Admin.ClientCA != "":
+		return s.TLS
+	}
+	return nil
+}
+
+// Audit is the `server.audit` section.
+type Audit struct {
+	// File gets the lines. It is made with mode 0600, and opened anew when it was moved away (logrotate).
+	File string `yaml:"file"`
+	// Stdout writes them to standard output instead; the log goes to standard error.
+	Stdout bool `yaml:"stdout"`
 }
 
 // TLS is the `server.tls` section.

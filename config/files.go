@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // maxPEM bounds what is read of a certificate or CA file.
@@ -28,6 +30,13 @@ func (c *Config) CheckFiles() Problems {
 			}
 			return ""
 		}, "Make one with `postern keygen`")
+		v.ca("server.admin.client_ca", a.ClientCA)
+		if t := a.TLS; t != nil {
+			v.pair("server.admin.tls", t.CertFile, t.KeyFile)
+		}
+	}
+	if a := c.Server.Audit; a != nil {
+		v.appendable("server.audit.file", a.File)
 	}
 	if t := c.Server.TLS; t != nil {
 		v.pair("server.tls", t.CertFile, t.KeyFile)
@@ -158,6 +167,24 @@ func (v *validator) ca(path, file string) {
 	}
 	if data, ok := v.pem(path, file); ok && !x509.NewCertPool().AppendCertsFromPEM(data) {
 		v.err(path, v.c.src.show(path)+" holds no certificate", "Name the PEM file of the CA")
+	}
+}
+
+// appendable wants a file that can be made or added to: a regular one, or a folder where it will be. Whether writing is allowed shows at start.
+func (v *validator) appendable(path, file string) {
+	if file == "" {
+		return
+	}
+	info, err := os.Stat(file)
+	switch {
+	case err == nil && !info.Mode().IsRegular():
+		v.err(path, v.c.src.show(path)+" is not a regular file", "Name a file that Postern's user may make and add to")
+	case errors.Is(err, fs.ErrNotExist):
+		if dir, err := os.Stat(filepath.Dir(file)); err != nil || !dir.IsDir() {
+			v.err(path, "the folder of "+v.c.src.show(path)+" does not exist", "Make the folder, writable by Postern's user")
+		}
+	case err != nil:
+		v.err(path, v.c.src.show(path)+" "+unreadableFile(err).Error(), "Name a file that Postern's user may make and add to")
 	}
 }
 

@@ -48,7 +48,8 @@ func pair(t *testing.T) (cert, key string) {
 const filesFile = `server:
   listen: ":443"
   public_url: https://wiki.example.com
-  admin: {token: {file: "${DIR}/admin"}}
+  admin: {token: {file: "${DIR}/admin"}, client_ca: "${DIR}/ops.pem", tls: {cert_file: "${DIR}/admin.crt", key_file: "${DIR}/admin.key"}}
+  audit: {file: "${DIR}/audit/log"}
   tls: {cert_file: "${DIR}/tls.crt", key_file: "${DIR}/tls.key"}
 session:
   keys: [{file: "${DIR}/key1"}, {file: "${DIR}/key2"}]
@@ -63,7 +64,7 @@ func TestCheckFiles(t *testing.T) {
 	cert, key := pair(t)
 	_, otherKey := pair(t)
 	k1 := newKey()
-	good := map[string]string{"admin": "0123456789abcdef", "tls.crt": cert, "tls.key": key, "key1": k1 + "\n", "key2": newKey(), "redis": "p", "ca.pem": cert, "client": "s"}
+	good := map[string]string{"admin": "0123456789abcdef", "ops.pem": cert, "admin.crt": cert, "admin.key": key, "audit/there": "", "tls.crt": cert, "tls.key": key, "key1": k1 + "\n", "key2": newKey(), "redis": "p", "ca.pem": cert, "client": "s"}
 	for _, tt := range []struct {
 		name, file, text string // text "-" removes the file
 		mode             os.FileMode
@@ -72,6 +73,10 @@ func TestCheckFiles(t *testing.T) {
 		{"all well", "", "", 0, ""},
 		{"admin token missing", "admin", "-", 0, "server.admin.token|cannot be read: no such file"},
 		{"admin token short", "admin", "hunter2", 0, "server.admin.token|shorter than 16"},
+		{"CA of operators is no PEM", "ops.pem", "hunter2", 0, "server.admin.client_ca|holds no certificate"},
+		{"admin key of another certificate", "admin.key", otherKey, 0, "server.admin.tls|cannot be used"},
+		{"audit log is a folder", "audit/log/there", "", 0, "server.audit.file|not a regular file"},
+		{"folder of the audit log missing", "audit", "-", 0, "server.audit.file|does not exist"},
 		{"key of another certificate", "tls.key", otherKey, 0, "server.tls|cannot be used"},
 		{"certificate missing", "tls.crt", "-", 0, "server.tls.cert_file|cannot be read"},
 		{"session key short", "key1", "hunter2", 0, "session.keys[0]|"},
@@ -85,16 +90,22 @@ func TestCheckFiles(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, "audit"), 0o700); err != nil {
+				t.Fatal(err)
+			}
 			for name, text := range good {
 				write(t, filepath.Join(dir, name), text)
 			}
 			switch path := filepath.Join(dir, tt.file); {
 			case tt.file == "":
 			case tt.text == "-":
-				if err := os.Remove(path); err != nil {
+				if err := os.RemoveAll(path); err != nil {
 					t.Fatal(err)
 				}
 			default:
+				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
 				write(t, path, tt.text)
 				if tt.mode != 0 {
 					if err := os.Chmod(path, tt.mode); err != nil {

@@ -103,21 +103,28 @@ func (v *validator) server() {
 				"Write the addresses of the proxies that stand before Postern")
 		}
 	}
-	if s.Admin != nil && s.Admin.Token.IsZero() && s.Admin.ClientCA == "" {
-		v.err("server.admin", "names no token", "Write {token: {file: PATH}}, or leave the section out")
+	if a := s.Admin; a != nil {
+		if a.Token.IsZero() && a.ClientCA == "" {
+			v.err("server.admin", "names neither token nor client_ca", "Write {token: {file: PATH}}, or leave the section out")
+		}
+		if a.ClientCA != "" && s.AdminTLS() == nil {
+			v.err("server.admin.client_ca", "needs https on the admin listener, and there is no certificate for it",
+				"Write server.admin.tls: {cert_file: PATH, key_file: PATH}; server.tls would do as well")
+		}
+		v.bothFiles("server.admin.tls", a.TLS)
+	}
+	if a := s.Audit; a != nil && (a.File == "") == !a.Stdout {
+		what := "says not where to"
+		if a.Stdout {
+			what = "names a file and standard output"
+		}
+		v.err("server.audit", what, "Write {file: PATH} or {stdout: true}")
 	}
 	v.positive("server.shutdown_timeout", s.ShutdownTimeout)
 	if s.DrainDelay > time.Hour {
 		v.shown("server.drain_delay", "is longer than an hour", "Write the seconds that load balancers need to notice, such as 5s")
 	}
-	if t := s.TLS; t != nil {
-		if t.CertFile == "" {
-			v.err("server.tls.cert_file", "is missing", "Name the PEM file of the certificate chain")
-		}
-		if t.KeyFile == "" {
-			v.err("server.tls.key_file", "is missing", "Name the PEM file of the private key")
-		}
-	}
+	v.bothFiles("server.tls", s.TLS)
 	if !isPlainPath(s.Prefix) || s.Prefix == "/" {
 		v.shown("server.prefix", "is not a plain path", "Write a path such as /oauth2: letters, digits, - . _ ~ and /, no slash at the end")
 	}
@@ -150,6 +157,19 @@ func (v *validator) server() {
 	}
 	if f := v.c.ForwardAuth; f != nil && f.Dialect == "" {
 		v.err("forward_auth.dialect", "is missing", "Write nginx, traefik, caddy or envoy: each reads only its own headers")
+	}
+}
+
+// bothFiles wants certificate and key, where there is a section for them.
+func (v *validator) bothFiles(path string, t *TLS) {
+	if t == nil {
+		return
+	}
+	if t.CertFile == "" {
+		v.err(path+".cert_file", "is missing", "Name the PEM file of the certificate chain")
+	}
+	if t.KeyFile == "" {
+		v.err(path+".key_file", "is missing", "Name the PEM file of the private key")
 	}
 }
 

@@ -31,6 +31,8 @@ type Env struct {
 	Log *slog.Logger
 	// Metrics counts; nil counts nothing.
 	Metrics *metrics.Metrics
+	// Audit gets the audit log, which names people; see audit.go for the events. Nil turns it off. Its handler must not block.
+	Audit *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -43,6 +45,7 @@ type provider struct {
 	idleTimeout           time.Duration
 	// password signs in with what a person typed into our own form (grant: password); nil for every other provider.
 	password func(ctx context.Context, user, password string) (session.Grant, error)
+	audit    *auditor
 }
 
 // New wires a Proxy from a checked configuration. It does no I/O apart from reading the secrets that the file names. Call [Proxy.Run]
@@ -68,6 +71,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		appTokens:   map[config.ClientCredentials]*appToken{},
 		forwarding:  forwarding{trusted: cfg.Server.TrustedProxies},
 		streams:     newStreams(),
+		audit:       newAuditor(env.Audit),
 		store:       env.Store,
 		prefix:      cfg.Server.Prefix,
 		origin:      cfg.Server.Origin(""),
@@ -87,6 +91,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		if err != nil {
 			return nil, fmt.Errorf("providers.%s: %w", c.Name, err)
 		}
+		pr.audit = p.audit
 		p.providers = append(p.providers, pr)
 	}
 	for i, c := range cfg.Routes {

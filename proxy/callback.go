@@ -74,9 +74,16 @@ type outcome struct {
 // errNotStored says that the provider signed the person in and the store did not take the session.
 var errNotStored = errors.New("store session")
 
-// storeSession obtains a grant and stores its session. A code works once, so a browser that goes away meanwhile (a double click) does
-// not stop it.
+// storeSession ends a sign-in that was begun, whatever comes of it.
 func (p *Proxy) storeSession(x *exchange, pr *provider, obtain func(context.Context) (session.Grant, error)) outcome {
+	o := p.newSession(x, pr, obtain)
+	p.auditSignedIn(x, pr, o)
+	return o
+}
+
+// newSession obtains a grant and stores its session. A code works once, so a browser that goes away meanwhile (a double click) does
+// not stop it.
+func (p *Proxy) newSession(x *exchange, pr *provider, obtain func(context.Context) (session.Grant, error)) outcome {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), finishTimeout)
 	defer cancel()
 	grant, err := obtain(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"time"
@@ -138,7 +139,13 @@ func (p *Proxy) referringPage(x *exchange) string {
 
 // refresh is what the session manager calls when tokens are due.
 func (pr *provider) refresh(ctx context.Context, s *session.Session) (session.Grant, error) {
-	return pr.idp.Refresh(ctx, s.Grant)
+	g, err := pr.idp.Refresh(ctx, s.Grant)
+	var failed *session.RefreshError
+	if errors.As(err, &failed) && failed.Kind == session.Rejected {
+		pr.audit.event(ctx, auditRefreshRejected, slog.String("provider", pr.name), slog.String("user", s.Identity.User),
+			slog.String("subject", s.Subject), slog.String("session", s.Handle()))
+	}
+	return g, err
 }
 
 // unavailable tells whether a provider's error means that it did not answer.

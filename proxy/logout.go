@@ -43,6 +43,9 @@ func (p *Proxy) logout(x *exchange) {
 			return
 		}
 	}
+	for _, o := range live {
+		p.auditSession(x, o.session, auditSignOut)
+	}
 	if len(live) == 0 {
 		x.reason("no_session", nil)
 	}

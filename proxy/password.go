@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -90,6 +91,7 @@ func (p *Proxy) passwordSignIn(x *exchange) {
 	done, ok := p.guesses.begin(x.r.Context(), user, network(x.client.Addr), p.now())
 	if !ok {
 		x.reason("too_many_guesses", nil)
+		p.auditSession(x, nil, auditSignInRefused, slog.String("method", "password"), slog.String("provider", pr.name), slog.String("reason", "too_many_guesses"))
 		x.Header().Set("Retry-After", "10")
 		p.form(x, pr, http.StatusTooManyRequests, state, user, "Too many attempts at once. Please wait a moment.")
 		return

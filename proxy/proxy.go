@@ -31,6 +31,7 @@ type Proxy struct {
 	store      session.Store
 	ready      *readiness
 	admin      http.Handler
+	audit      *auditor // nil: off
 
 	prefix      string   // of our own endpoints, such as /oauth2
 	origin      *url.URL // what browsers see where no route names its host; nil when every route does

@@ -50,7 +50,12 @@ func serve(ctx context.Context, o *options) error {
 		return err
 	}
 	defer store.Close()
-	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log, Metrics: metrics.New(version)})
+	audit, closeAudit, err := openAudit(cfg.Server.Audit, log)
+	if err != nil {
+		return err
+	}
+	defer closeAudit()
+	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log, Audit: audit, Metrics: metrics.New(version)})
 	if err != nil {
 		return err
 	}

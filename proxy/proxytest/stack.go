@@ -67,6 +67,7 @@ type Stack struct {
 	Store    session.Store
 	Clock    *Clock
 	Log      *Log
+	Audit    *Log // the audit log
 
 	t      testing.TB
 	server *httptest.Server
@@ -76,7 +77,7 @@ type Stack struct {
 // New starts a stack that ends with the test. The provider knows the client wiki and signs in alice, who is in wiki-users.
 func New(t testing.TB, o Options) *Stack {
 	t.Helper()
-	s := &Stack{t: t, Clock: o.Clock, Provider: o.Provider, Store: o.Store, Log: &Log{}}
+	s := &Stack{t: t, Clock: o.Clock, Provider: o.Provider, Store: o.Store, Log: &Log{}, Audit: &Log{}}
 	if s.Clock == nil {
 		s.Clock = &Clock{}
 	}
@@ -118,7 +119,7 @@ func (s *Stack) start(o Options) {
 	s.Provider.AddClient(idptest.Client{ID: "wiki", Secret: "canary-client-secret", AuthMethod: "client_secret_basic",
 		RedirectURIs: []string{s.URL + cfg.Server.Prefix + "/callback"}, PostLogoutRedirectURIs: []string{s.URL + cfg.Server.Prefix + "/logout/callback"}})
 	log := slog.New(slog.NewJSONHandler(io.MultiWriter(s.Log, s.t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Now: s.Clock.Now, Transport: o.Transport, Metrics: metrics.New("test")})
+	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Audit: slog.New(slog.NewJSONHandler(s.Audit, nil)), Now: s.Clock.Now, Transport: o.Transport, Metrics: metrics.New("test")})
 	if err != nil {
 		s.t.Fatal(err)
 	}
