@@ -29,7 +29,7 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 	case "session/refresh":
 		p.only(x, p.refreshNow, http.MethodPost)
 	case "":
-		p.only(x, p.accountPage, http.MethodGet, http.MethodHead)
+		p.only(x, p.account, http.MethodGet, http.MethodHead, http.MethodPost)
 	default:
 		p.refuse(x, http.StatusNotFound, "no_endpoint", nil)
 	}

@@ -90,6 +90,8 @@ var (
 		text: "You are not signed out. Please try again shortly."}
 	noticeNotSignedOut = words{code: "store_unavailable", title: "You are not signed out yet",
 		text: "Your session could not be ended, because the session store does not answer. Please try again."}
+	noticeNotEnded = words{code: "store_unavailable", title: "Not ended yet",
+		text: "The sessions could not be ended, because the session store does not answer. Please try again."}
 	noticeBadAnswer = words{code: "bad_provider_answer", title: "The sign-in could not be completed",
 		text: "The identity provider's answer was not right. If it happens again, tell the people who run this site and name the request."}
 	noticeDenied = words{code: "access_denied", title: "No access",

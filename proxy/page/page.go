@@ -111,9 +111,36 @@ type SessionView struct {
 	SignedIn, Ends, IdleUntil, RefreshAt time.Time
 	// SignOut is where the sign-out form is posted, Home the application.
 	SignOut, Home string
+	// Said tells what a button on this page did.
+	Said string
+	// Sessions are the person's sessions, this one among them.
+	Sessions []SessionLine
+	// ListProblem says why others are missing, if so.
+	ListProblem string
+	// End is where the buttons that end sessions are posted: as the form value "end", which is a SessionLine's ID or [EndOthers]. OtherSessions
+	// says that there are any.
+	End           string
+	OtherSessions bool
+	// More is the address of the rest of a long list.
+	More string
 	// RequestID lets an operator find the request in the log.
 	RequestID string
 }
+
+// SessionLine is one of a person's sessions in a list.
+type SessionLine struct {
+	// ID names it in the form that ends it.
+	ID string
+	// Browser is the browser's family; Other stands for every other one.
+	Browser string
+	// SignedIn and Seen are when it began and when it was last used.
+	SignedIn, Seen time.Time
+	// This marks the session that looks at the page.
+	This bool
+}
+
+// EndOthers is the form value that asks for the end of all sessions but this one.
+const EndOthers = "others"
 
 // view is what every template sees.
 type view struct {

@@ -116,6 +116,20 @@ func samples() []sample {
 			IdleUntil: clock.Add(time.Hour), RefreshAt: clock.Add(4*time.Minute + 2*time.Second),
 			SignOut: "/oauth2/logout", Home: "/",
 		})},
+		{"session-list", session(page.SessionView{
+			User: "alice", Email: "alice@example.com", Name: "Alice Árnadóttir", Provider: "main",
+			SignedIn: clock.Add(-72 * time.Minute), Ends: clock.Add(10*time.Hour + 48*time.Minute), IdleUntil: clock.Add(time.Hour),
+			SignOut: "/oauth2/logout", Home: "/", Said: "One session has ended.", End: "/oauth2", OtherSessions: true, More: "/oauth2?after=x%3D1#sessions",
+			Sessions: []page.SessionLine{
+				{ID: "kYxP0m3q", Browser: "Firefox", SignedIn: clock.Add(-72 * time.Minute), Seen: clock.Add(time.Second), This: true},
+				{ID: "b<7\"T", Browser: "Other", SignedIn: clock.Add(-50 * time.Hour), Seen: clock.Add(-26 * time.Hour)},
+			},
+		})},
+		{"session-store-down", session(page.SessionView{
+			User: "alice", SignedIn: clock.Add(-72 * time.Minute), SignOut: "/oauth2/logout", Home: "/", End: "/oauth2",
+			ListProblem: "The list of your other sessions is not available at the moment.",
+			Sessions:    []page.SessionLine{{ID: "kYxP0m3q", Browser: "Firefox", SignedIn: clock.Add(-72 * time.Minute), Seen: clock, This: true}},
+		})},
 		{"session-bare", session(page.SessionView{User: "bob", SignedIn: clock, SignOut: "/oauth2/logout"})},
 		{"continue", func(w http.ResponseWriter, r *http.Request) {
 			p.Continue(w, r, "You are signed in", `/wiki/Foo_(bar)?q=a|b&x="y"^{z}'#part`)
@@ -203,7 +217,7 @@ func TestHeaders(t *testing.T) {
 			}
 			form := map[string]string{
 				"confirm": "'self'", "session": "'self'",
-				"session-bare": "'self'", "session-none": "'self'", "signin": "'self'", "signin-wrong": "'self'",
+				"session-bare": "'self'", "session-list": "'self'", "session-store-down": "'self'", "signin": "'self'", "signin-wrong": "'self'",
 			}[s.name]
 			if form == "" {
 				form = "'none'"

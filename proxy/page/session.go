@@ -18,6 +18,17 @@ type sessionFacts struct {
 	SignedIn, Ends       *moment
 	IdleUntil, RefreshAt *moment
 	SignOut, Home        string
+	Said, ListProblem    string
+	Sessions             []sessionLine
+	End, More            string
+	OtherSessions        bool
+}
+
+// sessionLine is what the list shows of one session.
+type sessionLine struct {
+	ID, Browser    string
+	SignedIn, Seen *moment
+	This           bool
 }
 
 func (p *Pages) facts(s SessionView) sessionFacts {
@@ -32,6 +43,15 @@ func (p *Pages) facts(s SessionView) sessionFacts {
 		RefreshAt: p.moment(s.RefreshAt),
 		SignOut:   safeURL(s.SignOut),
 		Home:      safeURL(s.Home),
+		Said:      text(s.Said), ListProblem: text(s.ListProblem),
+		End: safeURL(s.End), More: safeURL(s.More), OtherSessions: s.OtherSessions,
+	}
+	for _, one := range s.Sessions {
+		l := sessionLine{ID: one.ID, Browser: line(one.Browser), SignedIn: p.past(one.SignedIn), Seen: p.past(one.Seen), This: one.This}
+		if l.Browser == "" || l.Browser == "Other" {
+			l.Browser = "Another browser"
+		}
+		f.Sessions = append(f.Sessions, l)
 	}
 	for i, g := range s.Groups {
 		if i == maxGroups {
@@ -62,6 +82,14 @@ func (p *Pages) moment(t time.Time) *moment {
 		// The zone is named: a page without script cannot know the reader's.
 		Absolute: t.Format("2 January 2006, 15:04 MST"),
 	}
+}
+
+// past is the moment of what has happened, even if another machine's clock is a little ahead.
+func (p *Pages) past(t time.Time) *moment {
+	if now := p.now(); t.After(now) {
+		t = now
+	}
+	return p.moment(t)
 }
 
 // relative says how far away a moment is.
