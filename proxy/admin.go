@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -121,7 +122,7 @@ func (rd *readiness) serveReady(w http.ResponseWriter, r *http.Request) {
 }
 
 // newAdmin builds the admin listener's handler. What can harm needs server.admin.
-func newAdmin(rd *readiness, m *metrics.Metrics, c config.Server) (http.Handler, error) {
+func newAdmin(rd *readiness, sessions *adminSessions, m *metrics.Metrics, c config.Server) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		noStore(w.Header())
@@ -129,36 +130,54 @@ func newAdmin(rd *readiness, m *metrics.Metrics, c config.Server) (http.Handler,
 	})
 	mux.HandleFunc("GET /readyz", rd.serveReady)
 	mux.Handle("GET /metrics", m.Handler())
-	if c.Admin == nil || c.Admin.Token.IsZero() {
+	if c.Admin == nil || c.Admin.Token.IsZero() && c.Admin.ClientCA == "" {
 		return mux, nil
 	}
-	if _, err := c.Admin.Token.Value(); err != nil {
-		return nil, err
+	if !c.Admin.Token.IsZero() {
+		if _, err := c.Admin.Token.Value(); err != nil {
+			return nil, err
+		}
 	}
 	guarded := http.NewServeMux()
 	guarded.HandleFunc("GET /debug/pprof/", pprof.Index)
 	guarded.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	guarded.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.Handle("/debug/pprof/", adminOnly(guarded, c))
+	guarded.HandleFunc("/sessions", sessions.many)
+	guarded.HandleFunc("/sessions/{id}", sessions.one)
+	guard := adminOnly(guarded, c, sessions.audit)
+	for _, path := range []string{"/debug/pprof/", "/sessions", "/sessions/"} {
+		mux.Handle(path, guard)
+	}
 	return mux, nil
 }
 
-// adminOnly asks for the admin token and refuses browsers: any Origin, or a Host that a page could have made resolve to us (DNS rebinding).
-func adminOnly(next http.Handler, c config.Server) http.Handler {
+// adminOnly asks for what server.admin names, all of it, and refuses browsers: any Origin, or a Host that a page could have made resolve to us (DNS
+// rebinding). With https the certificate binds the host.
+func adminOnly(next http.Handler, c config.Server, audit *auditor) http.Handler {
 	adminHost, _, _ := net.SplitHostPort(c.AdminListen)
+	refuse := func(w http.ResponseWriter, r *http.Request, status int, code, detail string) {
+		audit.auditOperator(r, auditAdminRefused, slog.String("reason", code), slog.String("method", r.Method), slog.String("path", r.URL.Path))
+		adminProblem(w, status, code, detail, nil)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostname(r.Host)
 		_, notIP := netip.ParseAddr(strings.Trim(host, "[]"))
-		if r.Header.Get("Origin") != "" || notIP != nil && host != "localhost" && host != adminHost {
-			http.Error(w, "not for browsers", http.StatusForbidden)
+		if r.Header.Get("Origin") != "" || r.TLS == nil && notIP != nil && host != "localhost" && host != adminHost {
+			refuse(w, r, http.StatusForbidden, "not_for_browsers", "A request with an Origin, or to a host that is no address, may be a web page's. Use the address of the admin listener.")
 			return
 		}
-		want, err := c.Admin.Token.Value()
-		got, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if err != nil || !ok || !sameText(got, want) {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="postern admin"`)
-			http.Error(w, "admin token required", http.StatusUnauthorized)
+		if c.Admin.ClientCA != "" && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+			refuse(w, r, http.StatusForbidden, "client_certificate_required", "Present a certificate that a CA of server.admin.client_ca has signed.")
 			return
+		}
+		if !c.Admin.Token.IsZero() {
+			want, err := c.Admin.Token.Value()
+			got, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+			if err != nil || !ok || !sameText(got, want) {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="postern admin"`)
+				refuse(w, r, http.StatusUnauthorized, "token_required", "Send the token of server.admin.token as Authorization: Bearer.")
+				return
+			}
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 
 	"postern/proxy/idp"
@@ -129,7 +130,9 @@ func (a *auditor) auditOperator(r *http.Request, event string, attrs ...slog.Att
 	if a == nil {
 		return
 	}
-	attrs = append(attrs, slog.String("client", hostname(r.RemoteAddr)))
+	if client, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		attrs = append(attrs, slog.String("client", client.Addr().Unmap().String()))
+	}
 	if t := r.TLS; t != nil && len(t.VerifiedChains) > 0 {
 		attrs = append(attrs, slog.String("operator", t.VerifiedChains[0][0].Subject.String()))
 	}

@@ -104,7 +104,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	}
 	p.ready = newReadiness(p, env.Now)
 	env.Metrics.OpenStreams(p.streams.count)
-	p.admin, err = newAdmin(p.ready, env.Metrics, cfg.Server)
+	p.admin, err = newAdmin(p.ready, &adminSessions{p.providers, p.audit}, env.Metrics, cfg.Server)
 	return p, err
 }
 
@@ -352,7 +352,8 @@ func (p *Proxy) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Admin is the handler of the admin listener: health, readiness, metrics, and profiles where server.admin is set.
+// Admin is the handler of the admin listener: health, readiness, metrics, and sessions and profiles where server.admin is set. Over https the caller
+// verifies client certificates, where they are given, by server.admin.client_ca.
 func (p *Proxy) Admin() http.Handler { return p.admin }
 
 // Redirect is the handler of server.redirect_listen: 308 to https on the same host, for hosts of known routes only.

@@ -194,7 +194,11 @@ func listen(cfg *config.Config, p *proxy.Proxy, log *slog.Logger) (_ *servers, e
 	if s.public, err = open(cfg.Server.Listen, p, tlsConfig, log); err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
-	if s.admin, err = open(cfg.Server.AdminListen, p.Admin(), nil, log); err != nil {
+	adminTLS, err := newAdminTLS(cfg.Server)
+	if err != nil {
+		return nil, fmt.Errorf("server.admin: %w", err)
+	}
+	if s.admin, err = open(cfg.Server.AdminListen, p.Admin(), adminTLS, log); err != nil {
 		return nil, fmt.Errorf("server.admin_listen: %w", err)
 	}
 	if cfg.Server.RedirectListen != "" {

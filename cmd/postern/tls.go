@@ -2,9 +2,13 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"os"
 	"sync"
 	"time"
+
+	"postern/config"
 )
 
 // certificate serves a key pair from files and reads them again when they change, as certificate managers rotate them. A pair that does
@@ -31,6 +35,29 @@ func newTLSConfig(certFile, keyFile string) (*tls.Config, error) {
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current(), nil },
 	}, nil
+}
+
+// newAdminTLS is what the admin listener serves https with; nil: it serves http. Client certificates are asked for and verified where they come; who
+// must have one is the handler's to say, since probes have none.
+func newAdminTLS(s config.Server) (*tls.Config, error) {
+	pair := s.AdminTLS()
+	if pair == nil {
+		return nil, nil
+	}
+	t, err := newTLSConfig(pair.CertFile, pair.KeyFile)
+	if err != nil || s.Admin.ClientCA == "" {
+		return t, err
+	}
+	data, err := os.ReadFile(s.Admin.ClientCA)
+	if err != nil {
+		return nil, err
+	}
+	t.ClientCAs = x509.NewCertPool()
+	if !t.ClientCAs.AppendCertsFromPEM(data) {
+		return nil, errors.New("client_ca holds no certificate")
+	}
+	t.ClientAuth = tls.VerifyClientCertIfGiven
+	return t, nil
 }
 
 func (c *certificate) current() *tls.Certificate {
