@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"postern/config"
 )
 
 // defaultAdminListen is where server.admin_listen is without a file.
@@ -29,22 +31,21 @@ func newHealth(o *options) *cobra.Command {
 
 func health(ctx context.Context, w io.Writer, o *options, ready bool) error {
 	address := o.adminListen
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	var pair *config.TLS
 	if address == "" && o.config != "" {
 		cfg, err := load(o)
 		if err != nil {
 			return err
 		}
-		address = cfg.Server.AdminListen
+		address, pair = cfg.Server.AdminListen, cfg.Server.AdminTLS()
 	}
 	if address == "" {
 		address = defaultAdminListen
 	}
-	host, port, err := net.SplitHostPort(address)
+	base, err := adminBase(address, pair, t)
 	if err != nil {
-		return fmt.Errorf("admin address %q: %w", address, err)
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
+		return err
 	}
 	path := "/healthz"
 	if ready {
@@ -52,12 +53,11 @@ func health(ctx context.Context, w io.Writer, o *options, ready bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
 	if err != nil {
 		return err
 	}
-	client := &http.Client{Transport: &http.Transport{Proxy: nil}}
-	resp, err := client.Do(req)
+	resp, err := newAdminHTTP(t).Do(req)
 	if err != nil {
 		return err
 	}

@@ -75,6 +75,7 @@ func newRoot() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return keygen(cmd.OutOrStdout()) },
 		},
 		newLogin(o),
+		newSessions(o),
 		newHealth(o),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: cobra.NoArgs,

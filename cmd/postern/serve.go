@@ -185,7 +185,7 @@ func listen(cfg *config.Config, p *proxy.Proxy, log *slog.Logger) (_ *servers, e
 			}
 		}
 	}()
-	var tlsConfig *tls.Config
+	var tlsConfig, adminTLS *tls.Config
 	if t := cfg.Server.TLS; t != nil {
 		if tlsConfig, err = newTLSConfig(t.CertFile, t.KeyFile); err != nil {
 			return nil, fmt.Errorf("server.tls: %w", err)
@@ -194,8 +194,7 @@ func listen(cfg *config.Config, p *proxy.Proxy, log *slog.Logger) (_ *servers, e
 	if s.public, err = open(cfg.Server.Listen, p, tlsConfig, log); err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
-	adminTLS, err := newAdminTLS(cfg.Server)
-	if err != nil {
+	if adminTLS, err = newAdminTLS(cfg.Server); err != nil {
 		return nil, fmt.Errorf("server.admin: %w", err)
 	}
 	if s.admin, err = open(cfg.Server.AdminListen, p.Admin(), adminTLS, log); err != nil {
