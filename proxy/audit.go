@@ -103,13 +103,13 @@ func refusalOf(pr *provider, err error) string {
 	return "bad_provider_answer"
 }
 
-// auditEnded notes the end of a session, whoever brought it about.
-func (a *auditor) auditEnded(provider, subject, handle string, why session.Reason) {
-	if a == nil {
+// ended notes the end of a session, whoever brought it about. Cookies that open under none of our keys are anyone's, in any number.
+func (a *auditor) ended(e session.Ending) {
+	if a == nil || e.Reason == session.ReasonKeyUnknown {
 		return
 	}
-	a.event(context.Background(), auditSessionEnd, slog.String("provider", provider), slog.String("subject", subject), slog.String("session", handle),
-		slog.String("reason", string(why)), slog.String("actor", actorOf(why)))
+	a.event(context.Background(), auditSessionEnd, slog.String("provider", e.Provider), slog.String("subject", e.Subject), slog.String("session", e.Handle),
+		slog.String("reason", string(e.Reason)), slog.String("actor", actorOf(e.Reason)))
 }
 
 // actorOf says who is behind an end: the person, the provider, an admin, or the system by its limits.

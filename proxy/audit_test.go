@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"postern/proxy/idp/idptest"
 	"postern/proxy/proxytest"
 )
@@ -147,5 +149,77 @@ func TestAuditHoldsNoTokenAndNoCookie(t *testing.T) {
 		if secret != "" && strings.Contains(s.Audit.String(), secret) {
 			t.Errorf("%q is in the audit log:\n%s", secret, s.Audit)
 		}
+	}
+}
+
+func TestAuditTellsEachEndOnceWithItsReasonAndActor(t *testing.T) {
+	s := proxytest.New(t, proxytest.Options{Config: adminConfig})
+	s.Provider.SetTokenTTL(5 * time.Minute)
+	all := signedIn(t, s, 4)
+	handles := map[string]bool{}
+	for _, line := range audited(t, s, "sign_in") {
+		handles[line["session"].(string)] = true
+	}
+	want := map[string]string{}
+	expect := func(reason, actor string) {
+		t.Helper()
+		want[reason] = actor
+		got := map[string]string{}
+		ended := map[string]bool{}
+		for _, line := range audited(t, s, "session_end") {
+			got[line["reason"].(string)] = line["actor"].(string)
+			handle := line["session"].(string)
+			if !handles[handle] || ended[handle] || line["subject"] != "alice" || line["provider"] != "corp" {
+				t.Errorf("the line is %v", line)
+			}
+			ended[handle] = true
+		}
+		if diff := cmp.Diff(want, got); diff != "" || len(ended) != len(want) {
+			t.Errorf("reasons and actors (-want +got):\n%s", diff)
+		}
+	}
+	all[0].Post("/oauth2/logout", nil)
+	all[0].Fetch("/")
+	expect("signed_out", "person")
+	ask(t, s, "DELETE", "/sessions/"+ask(t, s, "GET", "/sessions?user=alice&limit=1").Sessions[0]["id"].(string))
+	for _, b := range all {
+		alive(b)
+	}
+	expect("admin", "admin")
+	var left []*proxytest.Browser
+	for _, b := range all {
+		if alive(b) {
+			left = append(left, b)
+		}
+	}
+	left[0].Do("GET", "/oauth2/start?rd=/", nil, nil)
+	left[0].Go("/oauth2/start?rd=/")
+	for _, line := range audited(t, s, "sign_in") {
+		handles[line["session"].(string)] = true
+	}
+	expect("replaced", "person")
+	end(t, left[0], "others")
+	s.Provider.RevokeUser("alice")
+	s.Clock.Add(10 * time.Minute)
+	left[0].Fetch("/")
+	left[0].Fetch("/")
+	if n := len(audited(t, s, "session_end")); n != 5 {
+		t.Errorf("%d ends:\n%s", n, s.Audit)
+	}
+	if line := audited(t, s, "session_end")[4]; line["reason"] != "refresh_rejected" || line["actor"] != "provider" {
+		t.Errorf("%v", line)
+	}
+}
+
+// Anyone can make cookies up: they must not fill a disk.
+func TestMadeUpCookiesWriteNoAudit(t *testing.T) {
+	s := proxytest.New(t, proxytest.Options{})
+	for i := range 20 {
+		b := s.Browser()
+		b.Jar.SetCookies(mustURL(t, s.URL), []*http.Cookie{{Name: sessionCookie, Value: strings.Repeat("A", 100+i), Path: "/"}})
+		b.Fetch("/")
+	}
+	if s.Audit.String() != "" {
+		t.Errorf("audit log:\n%s", s.Audit)
 	}
 }

@@ -91,7 +91,6 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		if err != nil {
 			return nil, fmt.Errorf("providers.%s: %w", c.Name, err)
 		}
-		pr.audit = p.audit
 		p.providers = append(p.providers, pr)
 	}
 	for i, c := range cfg.Routes {
@@ -149,10 +148,14 @@ func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env
 	if r := cfg.Session.Store.Redis; r != nil {
 		deployment = r.KeyPrefix
 	}
-	s := cfg.Session
+	s, audit := cfg.Session, newAuditor(env.Audit)
 	sessions, err := session.NewManager(session.Options{
 		Provider: c.Name, ClientID: c.ClientID, Issuer: client.Issuer(), Deployment: deployment,
 		Ring: ring, Store: env.Store,
+		Ended: func(e session.Ending) {
+			audit.ended(e)
+			env.Metrics.SessionEnded(e.Provider, string(e.Reason))
+		},
 		Cookie:      session.Cookie{Name: cfg.CookieName(c.Name), Secure: secure, Persistent: s.Cookie.Persistent, SameSite: sameSite(s.Cookie.SameSite)},
 		IdleTimeout: s.IdleTimeout, Lifetime: s.Lifetime, RefreshBefore: s.RefreshBefore,
 		Cache:           session.CacheOptions{MaxSize: int64(s.Cache.MaxSize), MaxStale: s.Cache.MaxStale},
@@ -166,6 +169,7 @@ func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env
 		return nil, err
 	}
 	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, idp: client, sessions: sessions, idleTimeout: s.IdleTimeout}
+	pr.audit = audit
 	if c.Grant == "password" {
 		pr.password = client.Password
 	}
