@@ -39,11 +39,19 @@ func start(t *testing.T, server, routes string) *running {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	r := serveFile(t, file)
+	r.url, r.admin = "http://"+public, "http://"+admin
+	proxytest.Eventually(t, func() bool { code, _ := get(r.admin + "/healthz"); return code == http.StatusOK })
+	return r
+}
+
+// serveFile serves a configuration until the test ends.
+func serveFile(t *testing.T, file string) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{url: "http://" + public, admin: "http://" + admin, terminate: cancel, done: make(chan error, 1)}
+	r := &running{terminate: cancel, done: make(chan error, 1)}
 	go func() { r.done <- serve(ctx, &options{config: file}) }()
 	t.Cleanup(cancel)
-	proxytest.Eventually(t, func() bool { code, _ := get(r.admin + "/healthz"); return code == http.StatusOK })
 	return r
 }
 
