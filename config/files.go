@@ -48,6 +48,12 @@ func (c *Config) CheckFiles() Problems {
 	if r := c.Session.Store.Redis; r != nil {
 		v.secret("session.store.redis.password", r.Password, nil, "")
 		v.ca("session.store.redis.ca_file", r.CAFile)
+		if r.Sentinel != nil {
+			v.secret("session.store.redis.sentinel.password", r.Sentinel.Password, nil, "")
+		}
+		if r.CertFile != "" && r.KeyFile != "" {
+			v.pair("session.store.redis", r.CertFile, r.KeyFile)
+		}
 	}
 	for _, p := range c.Providers {
 		at := join("providers", p.Name)

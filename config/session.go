@@ -55,40 +55,62 @@ type Store struct {
 	Redis *Redis `yaml:"redis"`
 }
 
-// Redis is the `session.store.redis` section.
+// Redis is the `session.store.redis` section. It has one of url, sentinel and cluster.
 type Redis struct {
 	// URL is redis://user@host:6379/0, rediss:// for TLS, or unix:///path.sock.
 	URL *url.URL `yaml:"url"`
 	// Sentinel finds the master by Redis Sentinel.
-	Sentinel *Sentinel `yaml:"sentinel" later:"yes"`
+	Sentinel *Sentinel `yaml:"sentinel"`
 	// Cluster is a Redis Cluster.
-	Cluster *Cluster `yaml:"cluster" later:"yes"`
-	// Password is the password of the URL's user.
+	Cluster *Cluster `yaml:"cluster"`
+	// Username is the ACL user, with sentinel and cluster. A url holds its own.
+	Username string `yaml:"username"`
+	// Password is the user's password. A file is read for each new connection, so it may change.
 	Password Secret `yaml:"password"`
+	// Database is the number of the database, with sentinel. A url holds its own; a cluster has none but 0.
+	Database int `yaml:"database"`
+	// TLS speaks TLS to all servers, sentinels included, with sentinel and cluster. A url says it as rediss://.
+	TLS bool `yaml:"tls"`
 	// CAFile is the PEM file of the CA that signed the server's certificate. Default: the system's.
 	CAFile string `yaml:"ca_file"`
-	// CertFile is the PEM file of the client certificate.
-	CertFile string `yaml:"cert_file" later:"yes"`
+	// CertFile is the PEM file of the client certificate. It is read for each new connection, so it may change.
+	CertFile string `yaml:"cert_file"`
 	// KeyFile is the PEM file of the client certificate's key.
-	KeyFile string `yaml:"key_file" later:"yes"`
+	KeyFile string `yaml:"key_file"`
+	// ServerName is the name in the servers' certificates. Default: the host of each server's address.
+	ServerName string `yaml:"server_name"`
 	// KeyPrefix begins every key. Deployments that share a Redis need different ones.
 	KeyPrefix string `yaml:"key_prefix" default:"postern:"`
 	// Timeout bounds each command.
 	Timeout time.Duration `yaml:"timeout" default:"250ms"`
+	// Wait asks replicas to confirm what a failover must not lose.
+	Wait RedisWait `yaml:"wait"`
 }
 
 // Sentinel is the `session.store.redis.sentinel` section.
 type Sentinel struct {
 	// Master is the name of the master.
 	Master string `yaml:"master"`
-	// Addresses are the sentinels.
+	// Addresses are the sentinels, as host:port; without a port, 26379.
 	Addresses []string `yaml:"addresses"`
+	// Username is the ACL user of the sentinels themselves.
+	Username string `yaml:"username"`
+	// Password is the password of the sentinels themselves.
+	Password Secret `yaml:"password"`
 }
 
 // Cluster is the `session.store.redis.cluster` section.
 type Cluster struct {
-	// Addresses are some of the cluster's nodes.
+	// Addresses are some of the cluster's nodes, as host:port; without a port, 6379.
 	Addresses []string `yaml:"addresses"`
+}
+
+// RedisWait is the `session.store.redis.wait` section.
+type RedisWait struct {
+	// Replicas is how many replicas are to confirm a sign-in, a new token and an end, or all that are connected if they are fewer. 0 asks none.
+	Replicas int `yaml:"replicas" default:"1"`
+	// Timeout bounds what that may take. Then the write counts all the same.
+	Timeout time.Duration `yaml:"timeout" default:"100ms"`
 }
 
 // OnStoreError is `session.on_store_error`: the word deny, or keep: DURATION.

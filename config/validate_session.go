@@ -179,12 +179,16 @@ func (v *validator) redis() {
 	}
 	switch {
 	case len(ways) == 0:
-		v.err(at, "has no url", "Write url: redis://HOST:6379/0, or rediss:// for TLS")
+		v.err(at, "has no url", "Write url: redis://HOST:6379/0, or rediss:// for TLS; or sentinel, or cluster")
 	case len(ways) > 1:
 		v.err(at+"."+ways[1], "stands beside "+ways[0], "Keep one of url, sentinel and cluster")
 	}
-	if r.URL != nil {
+	switch {
+	case len(ways) > 1:
+	case r.URL != nil:
 		v.redisURL(at+".url", r)
+	case r.Sentinel != nil || r.Cluster != nil:
+		v.redisServers(at, r)
 	}
 	if len(r.KeyPrefix) > 64 || strings.ContainsFunc(r.KeyPrefix, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '{' || c == '}' }) {
 		v.shown(at+".key_prefix", "cannot begin Redis keys here", "Write up to 64 plain characters without spaces and braces, such as postern:wiki:")
@@ -192,6 +196,12 @@ func (v *validator) redis() {
 	v.positive(at+".timeout", r.Timeout)
 	if r.Timeout > time.Minute {
 		v.shown(at+".timeout", "is longer than a minute", "Write what a healthy Redis needs, such as 250ms")
+	}
+	if r.Wait.Replicas < 0 || r.Wait.Replicas > 10 {
+		v.shown(at+".wait.replicas", "is not a number of replicas", "Write 1, or 0 to ask none")
+	}
+	if r.Wait.Timeout < time.Millisecond || r.Wait.Timeout > 10*time.Second {
+		v.shown(at+".wait.timeout", "is not between 1ms and 10s", "Write what a healthy replica needs, such as 100ms; replicas: 0 asks none")
 	}
 	if v.given(at+".cert_file") != v.given(at+".key_file") {
 		v.err(v.either(at+".cert_file", at+".key_file"), "needs the other of cert_file and key_file", "Name both")
@@ -223,7 +233,66 @@ func (v *validator) redisURL(at string, r *Redis) {
 	default:
 		v.err(at, "is not a Redis URL", "Write redis://HOST:6379/0, rediss:// for TLS, or unix:///PATH")
 	}
-	if r.CAFile != "" && u.Scheme != "rediss" {
-		v.err("session.store.redis.ca_file", "is for TLS, but the URL is not rediss", "Write rediss:// in url, or leave ca_file out")
+	if _, inURL := u.User.Password(); u.User.Username() != "" && r.Password.IsZero() && !inURL {
+		v.err(at, "names a user, but there is no password", "Write it as password: ${NAME}, or password: {file: PATH}")
+	}
+	if u.Scheme != "rediss" {
+		v.noTLS(r, "but the URL is not rediss", "Write rediss:// in url, or leave %s out")
+	}
+	for _, other := range []struct{ key, mend string }{
+		{"username", "Write it into the url, as redis://USER@HOST:6379/0"},
+		{"database", "Write it into the url, as redis://HOST:6379/1"},
+		{"tls", "Write rediss:// in url for TLS, redis:// for none"},
+	} {
+		if v.given("session.store.redis." + other.key) {
+			v.err("session.store.redis."+other.key, "is for sentinel and cluster; a url says it itself", other.mend)
+		}
+	}
+}
+
+// noTLS finds files and names that are for TLS, which is not spoken. mend names the key.
+func (v *validator) noTLS(r *Redis, why, mend string) {
+	for _, f := range []struct{ key, value string }{
+		{"ca_file", r.CAFile}, {"cert_file", r.CertFile}, {"server_name", r.ServerName},
+	} {
+		if f.value != "" {
+			v.err("session.store.redis."+f.key, "is for TLS, "+why, fmt.Sprintf(mend, f.key))
+		}
+	}
+}
+
+// redisServers checks what goes with sentinel and cluster.
+func (v *validator) redisServers(at string, r *Redis) {
+	list, addresses := at+".cluster.addresses", []string(nil)
+	if r.Cluster != nil {
+		addresses = r.Cluster.Addresses
+		if r.Database != 0 {
+			v.shown(at+".database", "is not in a cluster, which has 0 alone", "Leave it out; key_prefix keeps deployments apart")
+		}
+	} else {
+		list, addresses = at+".sentinel.addresses", r.Sentinel.Addresses
+		if r.Sentinel.Master == "" || strings.ContainsFunc(r.Sentinel.Master, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
+			v.err(at+".sentinel.master", "is not the name of a master", "Write the name that the sentinels monitor, such as mymaster")
+		}
+		if r.Sentinel.Username != "" && r.Sentinel.Password.IsZero() {
+			v.err(at+".sentinel.username", "needs a password", "Write it as password: ${NAME}, or password: {file: PATH}, beside it")
+		}
+		if r.Database < 0 || r.Database > 65535 {
+			v.shown(at+".database", "is not the number of a database", "Write a number from 0 on")
+		}
+	}
+	if len(addresses) == 0 {
+		v.err(list, "is empty", `Write some, such as ["redis-1:6379", "redis-2:6379"]`)
+	}
+	for i, a := range addresses {
+		if a == "" || !isHostPort(a) {
+			v.shown(fmt.Sprintf("%s[%d]", list, i), "is not an address", "Write HOST:PORT")
+		}
+	}
+	if r.Username != "" && r.Password.IsZero() {
+		v.err(at+".username", "needs a password", "Write it as password: ${NAME}, or password: {file: PATH}, beside it")
+	}
+	if !r.TLS {
+		v.noTLS(r, "but tls is not true", "Write tls: true, or leave %s out")
 	}
 }

@@ -138,14 +138,34 @@ func openStore(cfg *config.Config, log *slog.Logger) (session.Store, error) {
 		return memstore.New(memstore.Options{}), nil
 	}
 	redisstore.LogTo(log)
-	o := redisstore.Options{URL: r.URL.String(), KeyPrefix: r.KeyPrefix, Timeout: r.Timeout, Log: log}
+	o := redisstore.Options{
+		User:      r.Username,
+		Database:  r.Database,
+		KeyPrefix: r.KeyPrefix,
+		Timeout:   r.Timeout,
+		Wait:      redisstore.Wait{Replicas: r.Wait.Replicas, Timeout: r.Wait.Timeout},
+		Log:       log,
+	}
 	if !r.Password.IsZero() {
 		o.Password = r.Password.Value
 	}
-	if r.CAFile != "" { // else rediss:// alone trusts the system's CAs
-		t, err := redisstore.TLSConfig(r.CAFile, r.URL.Hostname())
+	speaksTLS := r.TLS
+	switch {
+	case r.Sentinel != nil:
+		o.Sentinel = &redisstore.Sentinel{Master: r.Sentinel.Master, Addresses: r.Sentinel.Addresses, User: r.Sentinel.Username}
+		if !r.Sentinel.Password.IsZero() {
+			o.Sentinel.Password = r.Sentinel.Password.Value
+		}
+	case r.Cluster != nil:
+		o.Cluster = r.Cluster.Addresses
+	default:
+		o.URL = r.URL.String()
+		speaksTLS = r.URL.Scheme == "rediss"
+	}
+	if speaksTLS {
+		t, err := redisstore.TLSFiles{CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile, ServerName: r.ServerName}.Config()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("session.store.redis: %w", err)
 		}
 		o.TLS = t
 	}

@@ -3,79 +3,86 @@ package redisstore
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
-	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 const (
 	defaultTimeout = 250 * time.Millisecond
-
-	// minDial is the least that a new connection may take. A command does not wait for it longer than its own limit, but the
-	// connection that came too late for it serves the next one: else a slow handshake would never succeed.
-	minDial = time.Second
-
-	// maxIdle is how long an unused connection is kept: less than the 350 s after which common load balancers forget it silently.
-	maxIdle = 3 * time.Minute
-
-	// bufferSize holds most sessions. Each connection has two.
-	bufferSize = 16 << 10
+	defaultWait    = 100 * time.Millisecond
 )
 
-// Options says which Redis and how.
+// Options says which Redis and how: one of URL, Sentinel and Cluster.
 type Options struct {
 	// URL is redis://user@host:6379/0, rediss:// for TLS, or unix:///path/to/socket?db=0. User, port and database may be missing.
 	URL string
-	// Password returns the password of the URL's user. It is asked for each new connection, so that a password may change while
-	// we run. Nil: the URL's own, if any.
+	// Sentinel finds the master of a group of servers.
+	Sentinel *Sentinel
+	// Cluster are some of the nodes of a Redis Cluster, as host:port; without a port, 6379.
+	Cluster []string
+
+	// User is the ACL user with Sentinel and Cluster; empty: default. A URL names its own.
+	User string
+	// Database is the number of the database with Sentinel. A URL names its own, a cluster has none but 0.
+	Database int
+	// Password returns the user's password. It is asked for each new connection, so that a password may change while we run. Nil: the
+	// URL's own, if any.
 	Password func() (string, error)
-	// TLS is for rediss:// alone; nil trusts the system's CAs. The server's name is the URL's host unless it names another.
-	// Nothing older than TLS 1.2 is spoken. See [TLSConfig].
+	// TLS is for rediss:// and for Sentinel and Cluster, whose servers, sentinels included, are spoken to in plaintext without it. With
+	// rediss:// nil trusts the system's CAs. The expected name is the host of each server's address unless it names another. Nothing
+	// older than TLS 1.2 is spoken. See [TLSFiles].
 	TLS *tls.Config
+
 	// KeyPrefix begins every key and the channel. Deployments that share a Redis need different ones.
 	KeyPrefix string
 	// Timeout bounds each command with all that it needs; 0 is 250 ms.
 	Timeout time.Duration
-	// PoolSize bounds the connections, beside one for Watch; 0 is 10 for each CPU, at least 20.
+	// Wait is what happens after ends, new sessions and new tokens were written.
+	Wait Wait
+	// PoolSize bounds the connections to each server, beside one for Watch; 0 is 10 for each CPU, at least 20.
 	PoolSize int
-	// Log is told when the subscription breaks and heals; nil is silent.
+	// Log is told when the subscription breaks and heals, and when servers change; nil is silent.
 	Log *slog.Logger
+}
+
+// Sentinel says who knows the master.
+type Sentinel struct {
+	// Master is the master's name there, such as mymaster.
+	Master string
+	// Addresses are the sentinels' host:port; without a port, 26379.
+	Addresses []string
+	// User and Password are for the sentinels themselves; Password as in [Options].
+	User     string
+	Password func() (string, error)
+}
+
+// Wait asks replicas whether they have a write before it counts as done, so that a failover right after it does not lose it. That a
+// replica did not answer in time is no failure of the write. Where no replica is connected nobody is asked.
+type Wait struct {
+	// Replicas is how many must have it, or as many as are connected; 0 asks none.
+	Replicas int
+	// Timeout is what the answer may take, beside [Options.Timeout]; 0 is 100 ms.
+	Timeout time.Duration
 }
 
 // New makes a store. It connects when it is first used.
 func New(o Options) (*Store, error) {
-	t, err := parseURL(o.URL)
-	if err != nil {
+	if err := o.check(); err != nil {
 		return nil, err
-	}
-	if t.password != "" && o.Password != nil {
-		return nil, errors.New("redis url: password is given twice, in the url and beside it")
-	}
-	if t.user != "" && t.password == "" && o.Password == nil {
-		return nil, errors.New("redis url: names a user, but there is no password")
-	}
-	if t.tls == nil && o.TLS != nil {
-		return nil, errors.New("redis url: TLS is configured but the url does not begin with rediss://")
-	}
-	if o.Timeout < 0 || o.PoolSize < 0 {
-		return nil, errors.New("redis: timeout and pool size cannot be negative")
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
+	}
+	if o.Wait.Timeout == 0 {
+		o.Wait.Timeout = defaultWait
 	}
 	if o.PoolSize == 0 {
 		o.PoolSize = max(20, 10*runtime.GOMAXPROCS(0))
@@ -83,80 +90,142 @@ func New(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.TLS != nil {
-		t.tls = harden(o.TLS, t.tls.ServerName)
-	}
-
-	secret := new(atomic.Pointer[string])
-	d := &dialer{target: t, breaks: new(atomic.Int64)}
-	client := redis.NewClient(&redis.Options{
-		Network: t.network,
-		Addr:    t.address,
-		DB:      t.db,
-		Dialer:  d.dial,
-		CredentialsProviderContext: func(context.Context) (string, string, error) {
-			password := t.password
-			if o.Password != nil {
-				var err error
-				if password, err = o.Password(); err != nil {
-					return "", "", fmt.Errorf("read password: %w", err)
-				}
-			}
-			if t.user != "" && password == "" {
-				// go-redis would not authenticate at all and go on as the user "default".
-				return "", "", errors.New("password of the redis user is empty")
-			}
-			secret.Store(&password)
-			return t.user, password, nil
-		},
-
-		// RESP2: with RESP3 a server may push frames between replies, for features that are not used here. With RESP2 data on a
-		// connection that waits in the pool is an error, always, and a reply can never be taken for another command's.
-		Protocol: 2,
-		// One fewer round trip on connecting, and nothing that an ACL may forbid.
-		DisableIdentity:          true,
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-
-		// Without it go-redis ignores the deadline of a context.
-		ContextTimeoutEnabled: true,
-		ReadTimeout:           o.Timeout,
-		WriteTimeout:          o.Timeout,
-		PoolTimeout:           o.Timeout,
-		DialTimeout:           max(o.Timeout, minDial),
-		// Retries are ours (Store.do): go-redis repeats what may have happened, and after time-outs, too.
-		MaxRetries:    -1,
-		DialerRetries: 1,
-
-		PoolSize:         o.PoolSize,
-		MaxActiveConns:   o.PoolSize,
-		PipelinePoolSize: -1, // one pool, one bound
-		ConnMaxIdleTime:  maxIdle,
-		ReadBufferSize:   bufferSize,
-		WriteBufferSize:  bufferSize,
-	})
 	closed := make(chan struct{})
-	return &Store{
-		client:  client,
+	s := &Store{
 		prefix:  o.KeyPrefix,
 		timeout: o.Timeout,
+		wait:    o.Wait,
+		cluster: o.Cluster != nil,
 		log:     o.Log,
-		secret:  secret,
+		secrets: new(secrets),
 		closed:  closed,
 		close:   sync.OnceFunc(func() { close(closed) }),
-	}, nil
+	}
+	c := connector{timeout: o.Timeout, wait: o.Wait.Timeout, poolSize: o.PoolSize}
+	s.servers = newServers(o.Timeout, o.Log, func(address string) *node { return c.connect(address) })
+	switch {
+	case o.Sentinel != nil:
+		c.tls, c.db, c.mustBeMaster = o.TLS, o.Database, true
+		c.credentials = s.secrets.credentials(o.User, o.Password)
+		sentinels := newSentinels(*o.Sentinel, c, s.secrets)
+		s.servers.find, s.servers.finally = sentinels.find, sentinels.close
+	case o.Cluster != nil:
+		c.tls = o.TLS
+		c.credentials = s.secrets.credentials(o.User, o.Password)
+		s.servers.find = s.servers.askCluster(withPort(o.Cluster, "6379"))
+		s.servers.keep = time.Minute
+	default:
+		t, err := parseURL(o.URL)
+		if err != nil {
+			return nil, err
+		}
+		if o.Password == nil {
+			o.Password = func() (string, error) { return t.password, nil }
+		}
+		c.network, c.db = t.network, t.db
+		if c.tls = t.tls; o.TLS != nil {
+			c.tls = o.TLS
+		}
+		c.credentials = s.secrets.credentials(t.user, o.Password)
+		s.servers.set(layout{spans: []span{{last: lastSlot, address: t.address}}})
+	}
+	return s, nil
 }
 
-// TLSConfig trusts the CAs of a PEM file, and only them, for a server whose certificate names host; an empty host is the URL's.
-func TLSConfig(caFile, host string) (*tls.Config, error) {
-	pem, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, fmt.Errorf("read ca: %w", err)
+// check finds contradictions. Its errors never show the URL.
+func (o Options) check() error {
+	if o.Wait.Timeout > 0 && o.Wait.Timeout < time.Millisecond {
+		return errors.New("redis: less than a millisecond to wait would be for ever to redis")
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read ca: %s holds no PEM certificate", caFile)
+	if o.Timeout < 0 || o.PoolSize < 0 || o.Wait.Timeout < 0 || o.Wait.Replicas < 0 || o.Database < 0 {
+		return errors.New("redis: timeouts, pool size, replicas and database cannot be negative")
 	}
-	return &tls.Config{RootCAs: pool, ServerName: host, MinVersion: tls.VersionTLS12}, nil
+	if o.URL != "" && (o.Sentinel != nil || o.Cluster != nil) || o.Sentinel != nil && o.Cluster != nil {
+		return errors.New("redis: give one of url, sentinel and cluster")
+	}
+	if o.Sentinel != nil || o.Cluster != nil {
+		switch {
+		case o.Sentinel != nil && (o.Sentinel.Master == "" || len(o.Sentinel.Addresses) == 0):
+			return errors.New("redis sentinel: needs the master's name and addresses")
+		case o.Sentinel != nil && o.Sentinel.User != "" && o.Sentinel.Password == nil:
+			return errors.New("redis sentinel: names a user, but there is no password")
+		case o.Cluster != nil && len(o.Cluster) == 0:
+			return errors.New("redis cluster: needs addresses")
+		case o.Cluster != nil && o.Database != 0:
+			return errors.New("redis cluster: has no database but 0")
+		case o.User != "" && o.Password == nil:
+			return errors.New("redis: names a user, but there is no password")
+		}
+		return nil
+	}
+	t, err := parseURL(o.URL)
+	switch {
+	case err != nil:
+		return err
+	case t.password != "" && o.Password != nil:
+		return errors.New("redis url: password is given twice, in the url and beside it")
+	case t.user != "" && t.password == "" && o.Password == nil:
+		return errors.New("redis url: names a user, but there is no password")
+	case o.User != "" || o.Database != 0:
+		return errors.New("redis url: user and database belong into the url")
+	case t.tls == nil && o.TLS != nil:
+		return errors.New("redis url: TLS is configured but the url does not begin with rediss://")
+	}
+	return nil
+}
+
+// withPort is addresses with a port where there is none.
+func withPort(addresses []string, port string) []string {
+	out := make([]string, len(addresses))
+	for i, a := range addresses {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			a = net.JoinHostPort(strings.Trim(a, "[]"), port)
+		}
+		out[i] = a
+	}
+	return out
+}
+
+// secrets are the passwords last used, to keep them out of errors.
+type secrets struct {
+	mu   sync.Mutex
+	used []string // one for each function of credentials
+}
+
+// credentials asks password for each new connection and remembers it.
+func (s *secrets) credentials(user string, password func() (string, error)) func(context.Context) (string, string, error) {
+	s.used = append(s.used, "")
+	i := len(s.used) - 1
+	return func(context.Context) (string, string, error) {
+		if password == nil {
+			return user, "", nil
+		}
+		p, err := password()
+		if err != nil {
+			return "", "", fmt.Errorf("read password: %w", err)
+		}
+		if user != "" && p == "" {
+			// go-redis would not authenticate at all and go on as the user "default".
+			return "", "", errors.New("password of the redis user is empty")
+		}
+		s.mu.Lock()
+		s.used[i] = p
+		s.mu.Unlock()
+		return user, p, nil
+	}
+}
+
+// redact is err, without the passwords that it may show: servers that do not know a command answer with its arguments, and AUTH's are
+// the password.
+func (s *secrets) redact(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.used {
+		if p != "" && strings.Contains(err.Error(), p) {
+			err = errors.New(strings.ReplaceAll(err.Error(), p, "[redacted]"))
+		}
+	}
+	return err
 }
 
 // LogTo sends what the client library has to say to log at debug level, instead of to standard error. What matters of it comes back
@@ -171,151 +240,4 @@ func (l clientLog) Printf(ctx context.Context, format string, args ...any) {
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "redis client", "message", fmt.Sprintf(format, args...))
 	}
-}
-
-// target is what a URL says.
-type target struct {
-	network, address string
-	user, password   string
-	db               int
-	tls              *tls.Config // nil: plaintext
-}
-
-// parseURL is stricter than go-redis, whose URLs can set any option. Its errors never quote the URL, which may hold a password.
-func parseURL(s string) (target, error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		return target{}, errors.New("redis url: not a url")
-	}
-	if u.Fragment != "" || u.Opaque != "" {
-		return target{}, errors.New("redis url: want redis://user@host:6379/0")
-	}
-	t := target{user: u.User.Username()}
-	t.password, _ = u.User.Password()
-
-	query := u.Query()
-	db := strings.TrimPrefix(u.Path, "/")
-	switch u.Scheme {
-	case "redis", "rediss":
-		if u.Hostname() == "" {
-			return target{}, errors.New("redis url: no host")
-		}
-		t.network, t.address = "tcp", u.Host
-		if u.Port() == "" {
-			t.address = net.JoinHostPort(u.Hostname(), "6379")
-		}
-		if u.Scheme == "rediss" {
-			t.tls = harden(&tls.Config{}, u.Hostname())
-		}
-	case "unix":
-		if u.Host != "" || u.Path == "" {
-			return target{}, errors.New("redis url: want unix:///path/to/socket")
-		}
-		t.network, t.address = "unix", u.Path
-		db = query.Get("db")
-		query.Del("db")
-	default:
-		return target{}, fmt.Errorf("redis url: scheme %q is not redis, rediss or unix", u.Scheme)
-	}
-	if len(query) > 0 {
-		return target{}, errors.New("redis url: options after ? are not supported")
-	}
-	if db != "" {
-		if t.db, err = strconv.Atoi(db); err != nil || t.db < 0 {
-			return target{}, errors.New("redis url: database is not a number")
-		}
-	}
-	return t, nil
-}
-
-// harden is a copy of c that speaks nothing older than TLS 1.2 and expects host unless c names another.
-func harden(c *tls.Config, host string) *tls.Config {
-	c = c.Clone()
-	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
-	if c.ServerName == "" {
-		c.ServerName = host
-	}
-	return c
-}
-
-// dialer makes the connections of one store.
-type dialer struct {
-	target target
-	// breaks counts the connections that broke in use.
-	breaks *atomic.Int64
-}
-
-// noDial is the key of a context under which nothing is dialed.
-type noDial struct{}
-
-// withoutDial is ctx for calls that must fail when their connection is gone, where go-redis would make another behind our back.
-func withoutDial(ctx context.Context) context.Context {
-	return context.WithValue(ctx, noDial{}, true)
-}
-
-func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if ctx.Value(noDial{}) != nil {
-		return nil, errors.New("connection is gone")
-	}
-	raw, err := (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	c := &conn{Conn: raw, raw: raw, breaks: d.breaks}
-	c.proven.Store(d.breaks.Load())
-	if d.target.tls != nil {
-		secure := tls.Client(raw, d.target.tls)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			raw.Close()
-			return nil, fmt.Errorf("TLS handshake with redis: %w", err)
-		}
-		c.Conn = secure
-	}
-	return c, nil
-}
-
-// conn is a connection that helps the pool to tell whether it is still alive. Before go-redis uses a pooled connection it peeks at
-// the socket through SyscallConn. It cannot do so through TLS; here it can. And a connection that was last heard of before another
-// one broke is reported dead: when Redis or something between went away without a word, no request has to find out for each pooled
-// connection in turn.
-type conn struct {
-	net.Conn
-	raw    net.Conn
-	breaks *atomic.Int64 // of all connections of the store
-	proven atomic.Int64  // breaks, when this one was last heard of
-}
-
-// Read implements [net.Conn].
-func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.learn(n, err)
-	return n, err
-}
-
-// Write implements [net.Conn].
-func (c *conn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	c.learn(0, err)
-	return n, err
-}
-
-func (c *conn) learn(n int, err error) {
-	if n > 0 {
-		c.proven.Store(c.breaks.Load())
-	}
-	if isBroken(err) {
-		c.breaks.Add(1)
-	}
-}
-
-// SyscallConn implements [syscall.Conn] for the health check of the pool.
-func (c *conn) SyscallConn() (syscall.RawConn, error) {
-	if c.proven.Load() != c.breaks.Load() {
-		return nil, errors.New("another connection broke since this one was heard of")
-	}
-	sys, ok := c.raw.(syscall.Conn)
-	if !ok {
-		return nil, errors.New("connection has no socket")
-	}
-	return sys.SyscallConn()
 }

@@ -275,83 +275,12 @@ func TestPoolIsBounded(t *testing.T) {
 	}
 }
 
-// cutter is a proxy before a server that ends connections the way networks do.
-type cutter struct {
-	net.Listener
-	target string
-	// swallow is how many replies are lost, each with its connection; 0 passes all.
-	swallow atomic.Int64
-	conns   atomic.Int64
-	open    sync.Map // of net.Conn
-}
-
-// cut ends all connections.
-func (c *cutter) cut() {
-	c.open.Range(func(conn, _ any) bool {
-		conn.(net.Conn).Close()
-		return true
-	})
-}
-
-func newCutter(t *testing.T, target string) *cutter {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cutter{Listener: l, target: target}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c.conns.Add(1)
-			c.open.Store(in, nil)
-			go c.serve(in)
-		}
-	}()
-	return c
-}
-
-func (c *cutter) serve(in net.Conn) {
-	defer in.Close()
-	out, err := net.Dial("tcp", c.target)
-	if err != nil {
-		return
-	}
-	defer out.Close()
-	go func() {
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := in.Read(buf)
-			if err != nil {
-				out.Close()
-				return
-			}
-			out.Write(buf[:n])
-		}
-	}()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := out.Read(buf)
-		if err != nil {
-			return
-		}
-		if c.swallow.Load() > 0 && c.swallow.Add(-1) >= 0 {
-			return // the server has done it, the answer is lost
-		}
-		in.Write(buf[:n])
-	}
-}
-
 // The server did what it was asked, and the answer was lost with the connection. Asked again, each operation must give the answer
 // that was lost: a conflict with one's own write, or an end that nobody did, would be wrong.
 func TestLostAnswerIsAskedForAgain(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
-	proxy := newCutter(t, server.Address())
-	s := newStore(t, server, redisstore.Options{URL: "redis://" + proxy.Addr().String()})
+	proxy := redistest.NewProxy(t, server.Address())
+	s := newStore(t, server, redisstore.Options{URL: "redis://" + proxy.Address()})
 	index := []session.IndexEntry{{Name: "user", Handle: "k", Expires: time.Now().Add(time.Hour), Max: 1}}
 	mustCreate(t, s, "older", session.IndexEntry{Name: "user", Handle: "older", Expires: time.Now().Add(time.Minute)})
 	for range 2 { // the first round loads the scripts
@@ -378,12 +307,12 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 			if err := s.Ping(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			proxy.swallow.Store(1)
+			proxy.Swallow(1)
 			ok, err := step.do()
 			if !ok || err != nil {
 				t.Errorf("%s whose answer was lost: %v, %v", step.what, ok, err)
 			}
-			if proxy.swallow.Load() > 0 {
+			if proxy.Swallowing() > 0 {
 				t.Errorf("%s: nothing was lost", step.what)
 			}
 		}
@@ -396,15 +325,15 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 // One repetition, not a storm of them.
 func TestRetriesOnce(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
-	proxy := newCutter(t, server.Address())
-	s := newStore(t, server, redisstore.Options{URL: "redis://" + proxy.Addr().String()})
+	proxy := redistest.NewProxy(t, server.Address())
+	s := newStore(t, server, redisstore.Options{URL: "redis://" + proxy.Address()})
 	mustCreate(t, s, "k")
-	proxy.swallow.Store(1000)
-	before := proxy.conns.Load()
+	proxy.Swallow(1000)
+	before := proxy.Accepted()
 	if _, err := s.Get(t.Context(), "k"); !errors.Is(err, session.ErrUnavailable) {
 		t.Errorf("get: %v, want unavailable", err)
 	}
-	if got := proxy.conns.Load() - before; got != 1 {
+	if got := proxy.Accepted() - before; got != 1 {
 		t.Errorf("%d new connections, want 1", got)
 	}
 }
@@ -511,14 +440,14 @@ func TestWatchNoticesFrozenServer(t *testing.T) {
 // The gap is known when the connection breaks, not when the next one has been tried.
 func TestWatchReportsGapAtOnce(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
-	proxy := newCutter(t, server.Address())
-	s := newStore(t, server, redisstore.Options{URL: "redis://" + proxy.Addr().String()})
+	proxy := redistest.NewProxy(t, server.Address())
+	s := newStore(t, server, redisstore.Options{URL: "redis://" + proxy.Address()})
 	_, gaps := watch(t, s)
 	<-gaps
 	server.Pause()
 	defer server.Resume()
 	start := time.Now()
-	proxy.cut()
+	proxy.Cut()
 	<-gaps
 	if took := time.Since(start); took > slack {
 		t.Errorf("told after %v", took)

@@ -36,13 +36,18 @@ import (
 
 // Store is a [session.Store] in Redis. Make one with [New].
 type Store struct {
-	client  redis.UniversalClient
+	servers *servers
 	prefix  string
 	timeout time.Duration
+	wait    Wait
+	cluster bool
 	log     *slog.Logger
-	secret  *atomic.Pointer[string] // the password last used, to keep it out of errors
+	secrets *secrets
 	closed  chan struct{}
 	close   func() // closes closed, once
+
+	unconfirmed atomic.Uint64
+	warned      atomic.Int64 // Unix seconds of the last warning about these
 }
 
 var _ session.Store = (*Store)(nil)
@@ -50,9 +55,18 @@ var _ session.Store = (*Store)(nil)
 // Get implements [session.Store].
 func (s *Store) Get(ctx context.Context, key string) (session.Record, error) {
 	var value []byte
-	err := s.do(ctx, func(ctx context.Context, _ bool) error {
+	name := s.sessionKey(key)
+	err := s.do(ctx, name, s.timeout, func(ctx context.Context, to way) error {
 		var err error
-		value, err = s.client.Get(ctx, s.sessionKey(key)).Bytes()
+		if to.asking {
+			pipe := to.client.Pipeline()
+			pipe.Do(ctx, "ASKING")
+			get := pipe.Get(ctx, name)
+			_, _ = pipe.Exec(ctx)
+			value, err = get.Bytes()
+			return err
+		}
+		value, err = to.client.Get(ctx, name).Bytes()
 		return err
 	})
 	switch {
@@ -70,12 +84,11 @@ func (s *Store) Create(ctx context.Context, key string, rec session.Record, ttl 
 		return nil, errors.New("create session: no time to live")
 	}
 	// The index first: an entry without a session is harmless, a session without its entry cannot be logged out.
-	calls := make([]call, 0, len(index)+1)
+	entries := step{lasting: true}
 	for _, e := range index {
-		calls = append(calls, call{addEntry, s.indexKey(e.Name), []any{e.Handle, e.Expires.UnixMilli(), e.Max}})
+		entries.calls = append(entries.calls, call{addEntry, s.indexKey(e.Name), []any{e.Handle, e.Expires.UnixMilli(), e.Max}})
 	}
-	calls = append(calls, call{createSession, s.sessionKey(key), []any{encode(rec), ttl.Milliseconds()}})
-	replies, err := s.run(ctx, calls...)
+	replies, err := s.run(ctx, entries, lasting(call{createSession, s.sessionKey(key), []any{encode(rec), ttl.Milliseconds()}}))
 	if err != nil {
 		return nil, s.unavailable("create session", err)
 	}
@@ -96,7 +109,7 @@ func (s *Store) Create(ctx context.Context, key string, rec session.Record, ttl 
 
 // Swap implements [session.Store].
 func (s *Store) Swap(ctx context.Context, key string, rec session.Record, from int64) error {
-	replies, err := s.run(ctx, call{swapSession, s.sessionKey(key), []any{number(from), number(from + 1), rec.Sealed, s.channel(), key, rec.TTL.Milliseconds()}})
+	replies, err := s.run(ctx, lasting(call{swapSession, s.sessionKey(key), []any{number(from), number(from + 1), rec.Sealed, s.channel(), key, rec.TTL.Milliseconds()}}))
 	if err != nil {
 		return s.unavailable("swap session", err)
 	}
@@ -106,7 +119,7 @@ func (s *Store) Swap(ctx context.Context, key string, rec session.Record, from i
 // Touch implements [session.Store].
 func (s *Store) Touch(ctx context.Context, key string, seen time.Time) error {
 	sec := unixSeconds(seen)
-	replies, err := s.run(ctx, call{touchSession, s.sessionKey(key), []any{number(sec), sec}})
+	replies, err := s.run(ctx, one(call{touchSession, s.sessionKey(key), []any{number(sec), sec}}))
 	if err != nil {
 		return s.unavailable("touch session", err)
 	}
@@ -119,12 +132,11 @@ func (s *Store) End(ctx context.Context, key string, why session.Reason, keepSea
 		return false, fmt.Errorf("end session: reason %q", why)
 	}
 	// The tombstone first: a live session must not lose its entries.
-	calls := make([]call, 0, 1+len(index))
-	calls = append(calls, call{endSession, s.sessionKey(key), []any{string(why), keepSealed, s.channel(), key}})
+	var entries step
 	for _, e := range index {
-		calls = append(calls, call{removeEntry, s.indexKey(e.Name), []any{e.Handle}})
+		entries.calls = append(entries.calls, call{removeEntry, s.indexKey(e.Name), []any{e.Handle}})
 	}
-	replies, err := s.run(ctx, calls...)
+	replies, err := s.run(ctx, lasting(call{endSession, s.sessionKey(key), []any{string(why), keepSealed, s.channel(), key}}), entries)
 	if err != nil {
 		return false, s.unavailable("end session", err)
 	}
@@ -135,7 +147,7 @@ func (s *Store) End(ctx context.Context, key string, why session.Reason, keepSea
 
 // Strip implements [session.Store].
 func (s *Store) Strip(ctx context.Context, key string) (bool, error) {
-	replies, err := s.run(ctx, call{stripTombstone, s.sessionKey(key), nil})
+	replies, err := s.run(ctx, one(call{stripTombstone, s.sessionKey(key), nil}))
 	if err != nil {
 		return false, s.unavailable("strip tombstone", err)
 	}
@@ -149,14 +161,14 @@ func (s *Store) Reindex(ctx context.Context, add, remove []session.IndexEntry) e
 	if len(add)+len(remove) == 0 {
 		return nil
 	}
-	calls := make([]call, 0, len(add)+len(remove))
+	added, removed := step{lasting: true}, step{}
 	for _, e := range add {
-		calls = append(calls, call{addEntry, s.indexKey(e.Name), []any{e.Handle, e.Expires.UnixMilli(), 0}})
+		added.calls = append(added.calls, call{addEntry, s.indexKey(e.Name), []any{e.Handle, e.Expires.UnixMilli(), 0}})
 	}
 	for _, e := range remove {
-		calls = append(calls, call{removeEntry, s.indexKey(e.Name), []any{e.Handle}})
+		removed.calls = append(removed.calls, call{removeEntry, s.indexKey(e.Name), []any{e.Handle}})
 	}
-	if _, err := s.run(ctx, calls...); err != nil {
+	if _, err := s.run(ctx, added, removed); err != nil {
 		return s.unavailable("reindex session", err)
 	}
 	return nil
@@ -164,7 +176,7 @@ func (s *Store) Reindex(ctx context.Context, add, remove []session.IndexEntry) e
 
 // Index implements [session.Store].
 func (s *Store) Index(ctx context.Context, name string) ([]session.IndexEntry, error) {
-	replies, err := s.run(ctx, call{listEntries, s.indexKey(name), nil})
+	replies, err := s.run(ctx, one(call{listEntries, s.indexKey(name), nil}))
 	if err != nil {
 		return nil, s.unavailable("list index", err)
 	}
@@ -189,7 +201,7 @@ func (s *Store) lease(ctx context.Context, what string, c call, ttl time.Duratio
 	if ttl < time.Millisecond {
 		return false, fmt.Errorf("%s: no time to live", what)
 	}
-	replies, err := s.run(ctx, c)
+	replies, err := s.run(ctx, one(c))
 	if err != nil {
 		return false, s.unavailable(what, err)
 	}
@@ -198,25 +210,59 @@ func (s *Store) lease(ctx context.Context, what string, c call, ttl time.Duratio
 
 // Release implements [session.Store].
 func (s *Store) Release(ctx context.Context, key, owner string) error {
-	if _, err := s.run(ctx, call{releaseLease, s.leaseKey(key), []any{owner, s.channel(), key}}); err != nil {
+	if _, err := s.run(ctx, one(call{releaseLease, s.leaseKey(key), []any{owner, s.channel(), key}})); err != nil {
 		return s.unavailable("release lease", err)
 	}
 	return nil
 }
 
-// Ping implements [session.Store].
+// Ping implements [session.Store]. In a cluster all masters must answer.
 func (s *Store) Ping(ctx context.Context) error {
-	err := s.do(ctx, func(ctx context.Context, _ bool) error { return s.client.Ping(ctx).Err() })
+	ping := func(ctx context.Context, to way) error { return to.client.Ping(ctx).Err() }
+	if !s.cluster {
+		if err := s.do(ctx, "", s.timeout, ping); err != nil {
+			return s.unavailable("ping", err)
+		}
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	v, err := s.servers.current(limited)
+	if err != nil {
+		return s.unavailable("ping", err)
+	}
+	masters := v.masters()
+	err = atOnce(len(masters), func(i int) error {
+		err := s.try(ctx, limited, v, way{node: masters[i]}, ping)
+		if isBroken(err) {
+			err = s.try(ctx, limited, v, way{node: masters[i]}, ping)
+		}
+		return err
+	})
 	if err != nil {
 		return s.unavailable("ping", err)
 	}
 	return nil
 }
 
+// Status is how a store does, for readiness and metrics.
+type Status struct {
+	// Breaker is closed when commands are sent, open when they fail at once because a server did not answer for some time, and half-open
+	// when the next one tries. With several servers it is the worst of them.
+	Breaker string
+	// Unconfirmed counts the writes that fewer replicas than asked for had confirmed in time (see [Wait]), since the start.
+	Unconfirmed uint64
+}
+
+// Status asks nobody and never blocks for long.
+func (s *Store) Status() Status {
+	return Status{Breaker: s.servers.state(), Unconfirmed: s.unconfirmed.Load()}
+}
+
 // Close implements [session.Store].
 func (s *Store) Close() error {
 	s.close()
-	return s.client.Close()
+	return s.servers.close()
 }
 
 func (s *Store) sessionKey(key string) string { return s.prefix + "s:{" + key + "}" }

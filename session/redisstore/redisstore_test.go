@@ -34,7 +34,7 @@ func newStore(t testing.TB, s *redistest.Server, o redisstore.Options) *redissto
 	}
 	if s != nil && s.CAFile != "" && o.TLS == nil {
 		var err error
-		if o.TLS, err = redisstore.TLSConfig(s.CAFile, ""); err != nil {
+		if o.TLS, err = (redisstore.TLSFiles{CAFile: s.CAFile}).Config(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -305,11 +305,11 @@ func TestDatabaseOfURL(t *testing.T) {
 
 func TestTLSRefusesForeignServer(t *testing.T) {
 	server, other := redistest.Start(t, redistest.Options{TLS: true}), redistest.Start(t, redistest.Options{TLS: true})
-	ours, err := redisstore.TLSConfig(server.CAFile, "")
+	ours, err := redisstore.TLSFiles{CAFile: server.CAFile}.Config()
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrongName, err := redisstore.TLSConfig(server.CAFile, "redis.example")
+	wrongName, err := redisstore.TLSFiles{CAFile: server.CAFile, ServerName: "redis.example"}.Config()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +342,7 @@ func TestTLSRefusesForeignServer(t *testing.T) {
 			}
 		})
 	}
-	if _, err := redisstore.TLSConfig("no such file", ""); err == nil {
+	if _, err := (redisstore.TLSFiles{CAFile: "no such file"}).Config(); err == nil {
 		t.Error("no CA file, no error")
 	}
 }
