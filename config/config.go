@@ -25,8 +25,8 @@ type Config struct {
 	Session Session `yaml:"session"`
 	// Providers are the identity providers by name. The first named one has the plain session cookie.
 	Providers Providers `yaml:"providers"`
-	// ForwardAuth lets another proxy carry the traffic and ask Postern.
-	ForwardAuth *ForwardAuth `yaml:"forward_auth" later:"yes"`
+	// ForwardAuth lets another proxy carry the traffic and ask Postern, at /oauth2/auth. Routes then need no upstream.
+	ForwardAuth *ForwardAuth `yaml:"forward_auth"`
 	// Routes say which requests go where and who may make them.
 	Routes []Route `yaml:"routes"`
 
@@ -130,6 +130,6 @@ type Tracing struct {
 
 // ForwardAuth is the `forward_auth` section.
 type ForwardAuth struct {
-	// Dialect is nginx, traefik, caddy or envoy.
+	// Dialect is nginx, traefik, caddy or envoy: who asks. Only the headers that this proxy always overwrites are read.
 	Dialect string `yaml:"dialect" oneof:"nginx traefik caddy envoy"`
 }

@@ -158,6 +158,9 @@ func (v *validator) server() {
 	if f := v.c.ForwardAuth; f != nil && f.Dialect == "" {
 		v.err("forward_auth.dialect", "is missing", "Write nginx, traefik, caddy or envoy: each reads only its own headers")
 	}
+	if v.c.ForwardAuth != nil && len(s.TrustedProxies) == 0 {
+		v.err("forward_auth", "needs server.trusted_proxies: nobody else is answered", "Name the addresses of the proxy that asks, such as trusted_proxies: [127.0.0.1/32]")
+	}
 }
 
 // bothFiles wants certificate and key, where there is a section for them.

@@ -62,7 +62,12 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		return nil, err
 	}
 	secure := cfg.Secure()
+	var dialect string
+	if cfg.ForwardAuth != nil {
+		dialect = cfg.ForwardAuth.Dialect
+	}
 	p := &Proxy{
+		dialect:     dialect,
 		log:         env.Log,
 		now:         env.Now,
 		pages:       page.New(page.Options{}),

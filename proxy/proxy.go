@@ -34,6 +34,7 @@ type Proxy struct {
 	audit      *auditor // nil: off
 
 	prefix      string   // of our own endpoints, such as /oauth2
+	dialect     string   // in which another proxy asks; "" when none does
 	origin      *url.URL // what browsers see where no route names its host; nil when every route does
 	public      bool     // origin was written as public_url and holds for every host
 	returnHosts []string
@@ -52,43 +53,71 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve checks what every request must satisfy, then hands it to an endpoint of ours or to a route.
 func (p *Proxy) serve(x *exchange) {
-	if refusedMethod(x.r) {
-		x.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS") // RFC 9110 section 15.5.6 wants some
-		p.refuse(x, http.StatusMethodNotAllowed, "method_refused", nil)
+	if !p.readTarget(x) {
 		return
 	}
-	path, query, err := requestTarget(x.r)
-	if err != nil {
-		p.refuse(x, http.StatusBadRequest, "bad_target", err)
+	if p.isAuthRequest(x.path) {
+		p.forwardAuth(x)
 		return
 	}
-	if why := ambiguousPath(path); why != "" {
-		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New(why))
+	if !p.findHost(x) {
 		return
 	}
-	x.target = path + query
-	x.path = canonicalPath(path)
-	if !p.routes.knowsHost(x.client.Host) {
-		p.refuse(x, http.StatusMisdirectedRequest, "unknown_host", nil)
-		return
-	}
-	x.origin = p.originOf(x.client.Host)
 	if name, ok := p.endpointName(x.path); ok {
 		p.endpoint(x, name)
 		return
 	}
-	x.route = p.routes.match(x.client.Host, x.path, x.r.Method)
-	if literal := literalPath(path); literal != x.path && p.routes.match(x.client.Host, literal, x.r.Method) != x.route {
-		// "/public;x/admin" is below /public to servlet containers, and below / to others.
-		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New("path parameters change the route"))
-		return
-	}
-	if x.route == nil {
-		p.refuse(x, http.StatusNotFound, "no_route", nil)
+	if !p.findRoute(x) {
 		return
 	}
 	x.verdict = p.decide(x.r.Context(), x)
 	p.render(x)
+}
+
+// readTarget refuses methods and paths that are never let through. It is false when it has answered.
+func (p *Proxy) readTarget(x *exchange) bool {
+	if refusedMethod(x.r) {
+		x.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS") // RFC 9110 section 15.5.6 wants some
+		p.refuse(x, http.StatusMethodNotAllowed, "method_refused", nil)
+		return false
+	}
+	path, query, err := requestTarget(x.r)
+	if err != nil {
+		p.refuse(x, http.StatusBadRequest, "bad_target", err)
+		return false
+	}
+	if why := ambiguousPath(path); why != "" {
+		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New(why))
+		return false
+	}
+	x.target, x.rawPath = path+query, path
+	x.path = canonicalPath(path)
+	return true
+}
+
+// findHost finds out what the browser sees of us. It is false when it has answered.
+func (p *Proxy) findHost(x *exchange) bool {
+	if !p.routes.knowsHost(x.client.Host) {
+		p.refuse(x, http.StatusMisdirectedRequest, "unknown_host", nil)
+		return false
+	}
+	x.origin = p.originOf(x.client.Host)
+	return true
+}
+
+// findRoute finds the one route whose rule decides. It is false when it has answered.
+func (p *Proxy) findRoute(x *exchange) bool {
+	x.route = p.routes.match(x.client.Host, x.path, x.r.Method)
+	if literal := literalPath(x.rawPath); literal != x.path && p.routes.match(x.client.Host, literal, x.r.Method) != x.route {
+		// "/public;x/admin" is below /public to servlet containers, and below / to others.
+		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New("path parameters change the route"))
+		return false
+	}
+	if x.route == nil || x.route.upstream == nil && p.dialect != "" && !x.asked { // another proxy carries its requests
+		p.refuse(x, http.StatusNotFound, "no_route", nil)
+		return false
+	}
+	return true
 }
 
 // originOf is what browsers see of a host that the route table knows: public_url, else https and the host of the route,

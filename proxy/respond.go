@@ -52,6 +52,10 @@ func (p *Proxy) forward(x *exchange) {
 		}
 		f.Bearer, f.KeepAuthorization = token, false
 	}
+	if x.asked {
+		p.grant(x, f)
+		return
+	}
 	began := p.now()
 	defer func() { x.upstream = p.now().Sub(began) }()
 	x.route.upstream.serve(x, x.r, f)
@@ -134,6 +138,9 @@ func (p *Proxy) refuse(x *exchange, status int, reason string, err error) {
 	x.verdict = verdict{Kind: verdictOwn, Reason: reason, Session: x.verdict.Session}
 	if err != nil {
 		x.err = err
+	}
+	if x.asked && p.dialect == dialectNginx && status < http.StatusInternalServerError {
+		status = http.StatusForbidden // auth_request takes any other for a failure of ours
 	}
 	p.answer(x, status, problems[status])
 }
