@@ -8,6 +8,7 @@ import (
 // Session is the `session` section.
 type Session struct {
 	// Keys are the sealing keys: the first seals, all open. `postern keygen` makes one. Needed with Redis; without it, a key is made at start.
+	// Files are read again when they change. To rotate: add the new key as the last everywhere, then move it to the front, then, after lifetime, drop the old.
 	Keys []Secret `yaml:"keys"`
 	// IdleTimeout ends a session that was not used for this long.
 	IdleTimeout time.Duration `yaml:"idle_timeout" default:"1h"`
@@ -25,8 +26,10 @@ type Session struct {
 	OnStoreError OnStoreError `yaml:"on_store_error" default:"deny"`
 	// MaxSessionsPerUser bounds how many sessions one person has; the oldest end.
 	MaxSessionsPerUser int `yaml:"max_sessions_per_user" default:"1000"`
-	// RevokeWithoutCookie also keeps refresh tokens where they can be revoked without a cookie.
-	RevokeWithoutCookie bool `yaml:"revoke_without_cookie" later:"yes"`
+	// RevokeWithoutCookie also keeps each session's refresh token where session.keys open it, so that it is revoked at once when a session is
+	// ended without its cookie: by the provider, an operator, or from another browser. Then a dump of Redis together with session.keys opens
+	// all refresh tokens (never an access or ID token). Without it such a token is revoked when the browser comes back, or expires at the provider.
+	RevokeWithoutCookie bool `yaml:"revoke_without_cookie" default:"false"`
 }
 
 // Cookie is the `session.cookie` section.

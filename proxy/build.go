@@ -57,7 +57,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	if env.Now == nil {
 		env.Now = time.Now
 	}
-	ring, err := newRing(cfg.Session)
+	keys, err := newKeyring(cfg.Session, env.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -82,17 +82,17 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		origin:      cfg.Server.Origin(""),
 		public:      cfg.Server.PublicURL != nil,
 		returnHosts: cfg.Server.ReturnHosts,
-		userKey:     ring.MAC("log user")[0],
+		keys:        keys,
 		crossOrigin: http.NewCrossOriginProtection(),
 	}
-	p.attempts = &attempts{ring: ring.WithNow(env.Now), cookie: http.Cookie{
+	p.attempts = &attempts{ring: keys.WithNow(env.Now), cookie: http.Cookie{
 		Name: attemptCookieName(secure), Path: "/", Secure: secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}}
 	if secure && cfg.Server.HSTS > 0 {
 		p.hsts = fmt.Sprintf("max-age=%d", int(cfg.Server.HSTS.Seconds()))
 	}
 	for _, c := range cfg.Providers {
-		pr, err := newProvider(cfg, c, ring, env, secure)
+		pr, err := newProvider(cfg, c, keys.Ring, env, secure, p.discarded)
 		if err != nil {
 			return nil, fmt.Errorf("providers.%s: %w", c.Name, err)
 		}
@@ -112,30 +112,6 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	return p, err
 }
 
-// newRing reads session.keys. Without any, sessions end with the process, which is right for the memory store alone.
-func newRing(c config.Session) (*seal.Ring, error) {
-	var keys [][]byte
-	for i, secret := range c.Keys {
-		text, err := secret.Value()
-		if err != nil {
-			return nil, fmt.Errorf("session.keys[%d]: %w", i, err)
-		}
-		key, err := seal.ParseKey(text)
-		if err != nil {
-			return nil, fmt.Errorf("session.keys[%d]: %w", i, err)
-		}
-		keys = append(keys, key)
-	}
-	if len(keys) == 0 {
-		key, err := seal.ParseKey(seal.NewKey())
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, key)
-	}
-	return seal.NewRing(keys...)
-}
-
 // attemptCookieName begins the names of the cookies of sign-ins under way.
 func attemptCookieName(secure bool) string {
 	if secure {
@@ -144,7 +120,9 @@ func attemptCookieName(secure bool) string {
 	return "postern-login-"
 }
 
-func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env, secure bool) (*provider, error) {
+func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env, secure bool,
+	discarded func(context.Context, *provider, session.Discarded),
+) (*provider, error) {
 	client, err := NewProvider(c, env)
 	if err != nil {
 		return nil, err
@@ -154,7 +132,8 @@ func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env
 		deployment = r.KeyPrefix
 	}
 	s, audit := cfg.Session, newAuditor(env.Audit)
-	sessions, err := session.NewManager(session.Options{
+	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, idp: client, idleTimeout: s.IdleTimeout, audit: audit}
+	pr.sessions, err = session.NewManager(session.Options{
 		Provider: c.Name, ClientID: c.ClientID, Issuer: client.Issuer(), Deployment: deployment,
 		Ring: ring, Store: env.Store,
 		Ended: func(e session.Ending) {
@@ -168,13 +147,14 @@ func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env
 		MaxPerUser:      s.MaxSessionsPerUser,
 		ExchangeTimeout: c.Timeout,
 		SharedGrant:     c.RefreshTokenScope == "user",
-		Now:             env.Now, Log: env.Log,
+
+		RevokeWithoutCookie: s.RevokeWithoutCookie,
+		Discarded:           func(ctx context.Context, d session.Discarded) { discarded(ctx, pr, d) },
+		Now:                 env.Now, Log: env.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, idp: client, sessions: sessions, idleTimeout: s.IdleTimeout}
-	pr.audit = audit
 	if c.Grant == "password" {
 		pr.password = client.Password
 	}
@@ -328,6 +308,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		wg.Go(func() { p.logExit(ctx, "sessions", pr.sessions.Run(ctx)) })
 	}
 	wg.Go(func() { p.ready.run(ctx) })
+	wg.Go(func() { p.keys.run(ctx) })
 	wg.Wait()
 	return ctx.Err()
 }

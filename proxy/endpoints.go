@@ -65,6 +65,7 @@ func (p *Proxy) anySession(x *exchange) (*session.Session, *provider, error) {
 		s, err := pr.sessions.Load(x.r.Context(), x.r.Header)
 		if err == nil {
 			x.verdict.Session = s
+			p.reseal(x, pr)
 			return s, pr, nil
 		}
 		if worst == session.ErrNone || withoutSession(err).Kind == verdictUnavailable {

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
 	"net/http"
@@ -117,9 +115,7 @@ func (p *Proxy) logRequest(x *exchange) {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// userHash names a person in the log without naming them; it is the same on every replica.
+// userHash names a person in the log without naming them; it is the same on every replica, until session.keys has another first key.
 func (p *Proxy) userHash(subject string) string {
-	mac := hmac.New(sha256.New, p.userKey)
-	mac.Write([]byte(subject))
-	return hex.EncodeToString(mac.Sum(nil)[:6])
+	return hex.EncodeToString(p.keys.MAC("log user", subject)[0][:6])
 }

@@ -51,6 +51,7 @@ func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 		x.err = causeOf(err)
 		return withoutSession(err)
 	}
+	p.reseal(x, rt.provider)
 	v := verdict{Kind: verdictDeny, Session: s}
 	d := rt.rule.Decide(s)
 	v.Reason = d.Reason
@@ -87,6 +88,14 @@ func (p *Proxy) signedIn(ctx context.Context, r *http.Request, pr *provider) (*s
 		return nil, err
 	}
 	return pr.sessions.Fresh(ctx, s, pr.refresh)
+}
+
+// reseal gives the browser, whose session was just found, its cookie under the newest of session.keys if it is under an older one. An
+// answer that carries it is not for caches (A113); see modifyResponse and own.
+func (p *Proxy) reseal(x *exchange, pr *provider) {
+	if c := pr.sessions.Reseal(x.r.Header); c != nil {
+		http.SetCookie(x, c)
+	}
 }
 
 // withoutSession tells absent from broken: only what is truly absent or over leads to signing in.

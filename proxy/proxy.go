@@ -39,7 +39,7 @@ type Proxy struct {
 	public      bool     // origin was written as public_url and holds for every host
 	returnHosts []string
 	hsts        string
-	userKey     []byte // keys the short hash of users in the log
+	keys        *keyring
 	crossOrigin *http.CrossOriginProtection
 }
 

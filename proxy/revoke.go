@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,27 +37,32 @@ func newRevoker(log *slog.Logger) *revoker { return &revoker{log: log, stop: mak
 
 // revoke starts revoking a session's tokens. It ends by itself, or soon after close.
 func (rv *revoker) revoke(ctx context.Context, pr *provider, s *session.Session) {
+	rv.revokeTokens(ctx, pr, s.Handle(), s.Tokens)
+}
+
+// revokeTokens is revoke for the tokens of the session that logs call handle.
+func (rv *revoker) revokeTokens(ctx context.Context, pr *provider, handle string, tokens session.Tokens) {
 	rv.mu.Lock()
 	defer rv.mu.Unlock()
 	if rv.closed || rv.running >= maxRevoking {
-		rv.log.WarnContext(ctx, "token not revoked", "provider", pr.name, "session", s.Handle(), "reason", "too many at once")
+		rv.log.WarnContext(ctx, "token not revoked", "provider", pr.name, "session", handle, "reason", "too many at once")
 		return
 	}
 	rv.running++
 	ctx = context.WithoutCancel(ctx)
 	rv.wg.Go(func() {
-		rv.try(ctx, pr, s)
+		rv.try(ctx, pr, handle, tokens)
 		rv.mu.Lock()
 		rv.running--
 		rv.mu.Unlock()
 	})
 }
 
-func (rv *revoker) try(ctx context.Context, pr *provider, s *session.Session) {
+func (rv *revoker) try(ctx context.Context, pr *provider, handle string, tokens session.Tokens) {
 	wait := revokeWait
 	var err error
 	for try := range revokeTries {
-		if err = pr.idp.Revoke(ctx, s.Tokens); err == nil {
+		if err = pr.idp.Revoke(ctx, tokens); err == nil {
 			return
 		}
 		var busy *idp.UnavailableError
@@ -70,12 +77,12 @@ func (rv *revoker) try(ctx context.Context, pr *provider, s *session.Session) {
 		case <-timer.C:
 		case <-rv.stop:
 			timer.Stop()
-			rv.log.WarnContext(ctx, "token not revoked", "provider", pr.name, "session", s.Handle(), "error", err)
+			rv.log.WarnContext(ctx, "token not revoked", "provider", pr.name, "session", handle, "error", err)
 			return
 		}
 		wait *= 2
 	}
-	rv.log.WarnContext(ctx, "token not revoked", "provider", pr.name, "session", s.Handle(), "error", err)
+	rv.log.WarnContext(ctx, "token not revoked", "provider", pr.name, "session", handle, "error", err)
 }
 
 // close lets running calls finish and starts no further try.
@@ -94,4 +101,14 @@ func (rv *revoker) close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// discarded revokes tokens of a session that ended without its cookie. Those that are to outlive the person's sign-out do so when it
+// was the provider that told of it (Back-Channel Logout 1.0 section 2.7).
+func (p *Proxy) discarded(ctx context.Context, pr *provider, d session.Discarded) {
+	offline := slices.Contains(strings.Fields(d.Tokens.Scope), "offline_access")
+	if !pr.idp.CanRevoke() || offline && d.Reason == session.ReasonBackChannel {
+		return
+	}
+	p.revoking.revokeTokens(ctx, pr, d.Handle, d.Tokens)
 }

@@ -28,7 +28,7 @@ func TestRevocationThatIsGivenUpWaitsNoLonger(t *testing.T) {
 		}
 		rv := newRevoker(slog.New(slog.DiscardHandler))
 		began := time.Now()
-		rv.try(context.Background(), &provider{name: "corp", idp: client}, &session.Session{Grant: session.Grant{Tokens: session.Tokens{Access: "a"}}})
+		rv.try(context.Background(), &provider{name: "corp", idp: client}, "handle", session.Tokens{Access: "a"})
 		want := time.Duration(0)
 		for i := range revokeTries - 1 {
 			want += revokeWait << i
