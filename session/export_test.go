@@ -79,3 +79,12 @@ func Keyed(s *Session, key string) *Session {
 
 // Gap is a gap in the notices.
 func (m *Manager) Gap() { m.gap() }
+
+// Names are the names under which s has index entries.
+func (m *Manager) Names(s *Session) []string {
+	var names []string
+	for _, e := range m.indexEntries(s) {
+		names = append(names, e.Name)
+	}
+	return names
+}
