@@ -122,21 +122,20 @@ func unframe(value []byte) (part, sealed []byte, err error) {
 	return rest[:length], rest[length:], nil
 }
 
-// openAbout reads what the record of key says about it. It is false where no key of ours opens that: a record of another client,
+// openAbout reads what the record of key says about it, and which key of the ring opened that. It is false where no key of ours opens that: a record of another client,
 // another deployment or a newer binary, or one that somebody changed.
-func (m *Manager) openAbout(key string, value []byte) (about, bool) {
+func (m *Manager) openAbout(key string, value []byte) (a about, by int, ok bool) {
 	part, _, err := unframe(value)
 	if err != nil {
-		return about{}, false
+		return about{}, 0, false
 	}
-	for _, k := range m.aboutKeys(key) {
+	for i, k := range m.aboutKeys(key) {
 		plain, err := seal.Decrypt((*[seal.KeySize]byte)(k), part, []byte{recordFormat})
 		if err != nil {
 			continue
 		}
-		var a about
 		err = m.codec.dec.Unmarshal(plain, &a)
-		return a, err == nil
+		return a, i, err == nil
 	}
-	return about{}, false
+	return about{}, 0, false
 }

@@ -25,7 +25,6 @@ type slot struct {
 	gen     atomic.Uint64        // counts notices
 	seen    atomic.Int64         // last use that this process knows of, in Unix milliseconds
 	touched atomic.Int64         // last touch that was tried, in Unix milliseconds
-	rekeyed atomic.Uint64        // the ring's generation whose first key the session was moved under
 	barred  atomic.Bool          // it is to end and the store has not taken that yet
 	told    atomic.Bool          // that it is a grant which does not open was logged
 	weight  atomic.Uint32

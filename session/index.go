@@ -134,7 +134,7 @@ func (m *Manager) readEntry(ctx context.Context, e IndexEntry) found {
 	case f.err != nil:
 		f.err = unavailable("read session", f.err)
 	default:
-		f.about, f.known = m.openAbout(e.Handle, f.rec.Sealed)
+		f.about, _, f.known = m.openAbout(e.Handle, f.rec.Sealed)
 	}
 	return f
 }

@@ -6,17 +6,24 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"postern/session/seal"
 )
 
 // To rotate the deployment's keys the new one goes first in the ring, and the old one out of it when nothing that matters is sealed under
 // it. What a browser uses meanwhile moves under the first key: its cookie by Reseal, and behind that, in the background, what the store
 // holds: the part of the record that opens without the cookie, the index entries, and the shared grant.
 
-// offerEvery bounds how often one session's browser is given a cookie under the first key: some clients never take one.
-const offerEvery = time.Minute
+const (
+	// offerEvery bounds how often one session's browser is given a cookie under the first key: some clients never take one.
+	offerEvery = time.Minute
+	// settled is how old a cookie must be before it is sealed anew. While replicas have the same keys in different order, each would seal
+	// what the other has just sealed, and move the session back and forth.
+	settled = 5 * time.Minute
+)
 
 // Reseal returns the cookie to set in the answer to a request with header h whose session [Manager.Load] has found: when its cookie opens
-// under another key than the ring's first, which it then does not any more. Else it is nil, and costs next to nothing.
+// under another key than the ring's first, and not since a moment ago. Else it is nil, and costs next to nothing.
 func (m *Manager) Reseal(h http.Header) *http.Cookie {
 	if m.ring.Keys() == 1 {
 		return nil
@@ -41,13 +48,16 @@ func (m *Manager) Reseal(h http.Header) *http.Cookie {
 		if !t.old || now.UnixMilli()-was < offerEvery.Milliseconds() || !t.offered.CompareAndSwap(was, now.UnixMilli()) {
 			return nil
 		}
-		return m.reseal(sl, t, v.s, value)
+		return m.reseal(t, v.s, value)
 	}
 	return nil
 }
 
 // reseal seals the cookie's value, which opens to t, anew.
-func (m *Manager) reseal(sl *slot, t *opened, s *Session, value string) *http.Cookie {
+func (m *Manager) reseal(t *opened, s *Session, value string) *http.Cookie {
+	if _, _, err := m.ring.Open(m.purpose, value, settled); !errors.Is(err, seal.ErrExpired) {
+		return nil
+	}
 	plain, _, err := m.ring.Open(m.purpose, value, m.o.Lifetime)
 	if err != nil {
 		return nil
@@ -55,15 +65,18 @@ func (m *Manager) reseal(sl *slot, t *opened, s *Session, value string) *http.Co
 	if value, err = m.ring.Seal(m.purpose, plain); err != nil {
 		return nil
 	}
-	if sl.rekeyed.Load() != t.generation {
-		m.spawn(context.Background(), rewriteLimit, func(ctx context.Context) {
-			if err := m.rekey(ctx, &t.ticket); err != nil {
-				m.log.WarnContext(ctx, "session not moved under the first key yet", "session", handle(t.key), "err", err)
+	m.spawn(context.Background(), rewriteLimit, func(ctx context.Context) {
+		for wait := rewritePause; ; wait = min(2*wait, rewritePauseMax) {
+			err := m.rekey(ctx, &t.ticket)
+			if err == nil || reasonOf(err) != "" {
 				return
 			}
-			sl.rekeyed.Store(t.generation)
-		})
-	}
+			if !sleep(ctx, wait) {
+				m.log.WarnContext(ctx, "session not moved under the first key", "session", handle(t.key), "err", err)
+				return
+			}
+		}
+	})
 	c := m.cookie(value)
 	if c.MaxAge > 0 {
 		c.MaxAge = max(int(s.Ends.Sub(m.o.Now()).Seconds()), 1)
@@ -92,17 +105,19 @@ func (m *Manager) rekey(ctx context.Context, t *ticket) error {
 		if err := m.o.Store.Reindex(ctx, add, nil); err != nil {
 			return unavailable("move session", err)
 		}
-		s.Version++
-		n, err := m.record(s)
-		if err != nil {
-			return err
-		}
-		err = m.o.Store.Swap(ctx, t.key, n, rec.Version)
-		if errors.Is(err, ErrConflict) && ctx.Err() == nil {
-			continue // refreshed or ended meanwhile
-		}
-		if err != nil && !errors.Is(err, ErrNone) {
-			return unavailable("move session", err)
+		if _, key, ok := m.openAbout(t.key, rec.Sealed); !ok || key > 0 {
+			s.Version++
+			n, err := m.record(s)
+			if err != nil {
+				return err
+			}
+			err = m.o.Store.Swap(ctx, t.key, n, rec.Version)
+			if errors.Is(err, ErrConflict) && ctx.Err() == nil {
+				continue // refreshed or ended meanwhile
+			}
+			if err != nil && !errors.Is(err, ErrNone) {
+				return unavailable("move session", err)
+			}
 		}
 		if s.shares {
 			if err := m.moveGrant(ctx, s); err != nil {
