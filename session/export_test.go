@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/binary"
 
 	"postern/session/seal"
 )
@@ -87,4 +88,45 @@ func (m *Manager) Names(s *Session) []string {
 		names = append(names, e.Name)
 	}
 	return names
+}
+
+// WithMore is the record of s as a newer binary might write it that knows more fields than this one, everywhere.
+func (m *Manager) WithMore(s *Session) (Record, error) {
+	more := func(plain []byte) ([]byte, error) {
+		var fields map[uint64]any
+		if err := m.codec.dec.Unmarshal(plain, &fields); err != nil {
+			return nil, err
+		}
+		fields[99], fields[100] = map[string]any{"new": []int{1, 2}}, "new"
+		return m.codec.enc.Marshal(fields)
+	}
+	n := *s
+	n.Version++
+	payload, err := m.codec.encode(&n)
+	if err != nil {
+		return Record{}, err
+	}
+	plain, err := m.codec.zdec.DecodeAll(payload[1:], nil)
+	if err != nil {
+		return Record{}, err
+	}
+	if plain, err = more(plain); err != nil {
+		return Record{}, err
+	}
+	sealed, err := seal.Encrypt(&s.dataKey, m.codec.zenc.EncodeAll(plain, payload[:1:1]), m.place(s.key, n.Version))
+	if err != nil {
+		return Record{}, err
+	}
+	if plain, err = m.codec.enc.Marshal(m.aboutOf(&n)); err != nil {
+		return Record{}, err
+	}
+	if plain, err = more(plain); err != nil {
+		return Record{}, err
+	}
+	part, err := seal.Encrypt((*[seal.KeySize]byte)(m.aboutKeys(s.key)[0]), plain, []byte{recordFormat})
+	if err != nil {
+		return Record{}, err
+	}
+	b := binary.AppendUvarint([]byte{recordFormat}, uint64(len(part)))
+	return Record{Version: n.Version, Sealed: append(append(b, part...), sealed...)}, nil
 }

@@ -519,3 +519,63 @@ func BenchmarkDecrypt(b *testing.B) {
 		}
 	}
 }
+
+// Keys are replaced while requests are under way: whoever seals and opens meanwhile sees one ring or the other, never half of each.
+func TestReplaceWhileInUse(t *testing.T) {
+	a, b := newKey(t), newKey(t)
+	r := newRing(t, a)
+	later := r.WithNow(time.Now) // made before, and follows
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				sealed, err := later.Seal("session", []byte("x"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got, _, err := r.Open("session", sealed, time.Hour); string(got) != "x" || err != nil {
+					t.Errorf("open: %q, %v", got, err)
+					return
+				}
+				if n := len(later.MAC("index", "x")); n < 1 || n > 2 {
+					t.Errorf("%d MACs", n)
+					return
+				}
+			}
+		})
+	}
+	old := mustSeal(t, r, "session", "old")
+	for range 200 { // a stays in all of them
+		for _, keys := range [][][]byte{{a, b}, {b, a}, {a, b}, {a, b}} {
+			if err := r.Replace(keys...); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+	before := r.Generation()
+	if err := r.Replace(a, b); err != nil || r.Generation() != before {
+		t.Errorf("the same keys: %v, generation %d, want %d", err, r.Generation(), before)
+	}
+	for name, keys := range map[string][][]byte{"none": {}, "short": {a[:16]}, "twice": {b, b}} {
+		if err := r.Replace(keys...); err == nil || r.Generation() != before || r.Keys() != 2 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, key, err := later.Open("session", old, time.Hour); key != 0 || err != nil {
+		t.Errorf("key %d, %v", key, err)
+	}
+	if err := r.Replace(b); err != nil || r.Generation() == before || later.Keys() != 1 {
+		t.Error(err)
+	}
+	got, _, err := later.Open("session", old, time.Hour)
+	wantInvalid(t, "a removed key's", got, err)
+}
