@@ -3,12 +3,17 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"postern/session"
+	"postern/session/memstore"
 	"postern/session/redisstore"
 	"postern/session/redistest"
 )
@@ -57,28 +62,65 @@ func TestRedisStormOverReplicas(t *testing.T) {
 	}
 }
 
-func TestRedisEndDuringRefresh(t *testing.T) {
+// A176: sign-out, without the cookie and on another replica, during a refresh. In memory 10,000 times; on Redis POSTERN_RACES times.
+func TestA176_EndDuringRefreshIsNeverUndone(t *testing.T) {
+	store := memstore.New(memstore.Options{})
+	endDuringRefresh(t, replica(t, store, noBound), replica(t, store, noBound), 10_000)
+}
+
+func TestA176_RedisEndDuringRefreshIsNeverUndone(t *testing.T) {
+	n := 1000
+	if text := os.Getenv("POSTERN_RACES"); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil {
+			t.Fatalf("POSTERN_RACES: %v", err)
+		}
+	}
 	server := redistest.Start(t, redistest.Options{Forgetful: true})
-	f := replica(t, redisStore(t, server), func(o *session.Options) { o.MaxPerUser = 0 })
-	other := replica(t, redisStore(t, server), nil)
-	for i := range 200 {
+	endDuringRefresh(t, replica(t, redisStore(t, server), noBound), replica(t, redisStore(t, server), noBound), n)
+}
+
+func noBound(o *session.Options) { o.MaxPerUser = 0 }
+
+func endDuringRefresh(t *testing.T, f, other *fixture, n int) {
+	undone, refreshed := 0, 0
+	for i := range n {
 		g := f.grant(time.Hour)
+		g.Subject = fmt.Sprint("person-", i)
 		g.Tokens.Obtained, g.Tokens.Expiry = g.Tokens.Obtained.Add(-2*time.Hour), g.Tokens.Obtained.Add(-time.Hour)
 		s, h := f.signIn(g, session.CreateOptions{})
 		p := f.provider(time.Hour)
+		p.begun, p.hold = make(chan struct{}), make(chan struct{})
 		var wg sync.WaitGroup
-		wg.Go(func() { f.Fresh(t.Context(), s, p.refresh) })
 		wg.Go(func() {
-			time.Sleep(time.Duration(i%20) * 20 * time.Microsecond)
-			if n, err := other.EndMatching(t.Context(), session.Match{SignIn: s.SignIn}, session.ReasonBackChannel); n != 1 || err != nil {
+			if _, err := f.Fresh(t.Context(), s, p.refresh); err == nil {
+				refreshed++
+			}
+		})
+		<-p.begun // the exchange is under way: now both write
+		wg.Go(func() { close(p.hold) })
+		wg.Go(func() {
+			for range i % 7 {
+				runtime.Gosched()
+			}
+			if n, err := other.EndMatching(t.Context(), session.Match{Subject: g.Subject}, session.ReasonBackChannel); n != 1 || err != nil {
 				t.Errorf("ended %d: %v", n, err)
 			}
 		})
 		wg.Wait()
 		for _, r := range []*fixture{f, other} {
-			_, err := r.load(h)
-			ended(t, err, session.ReasonBackChannel)
+			var end *session.EndedError
+			if _, err := r.load(h); !errors.As(err, &end) || end.Reason != session.ReasonBackChannel {
+				undone++
+			}
 		}
+		if rec, err := f.store.Get(t.Context(), s.ID()); err != nil || rec.Ended != session.ReasonBackChannel {
+			undone++
+		}
+	}
+	t.Logf("%d races, of which the refresh won %d", n, refreshed)
+	if undone > 0 {
+		t.Errorf("%d of %d ends were undone", undone, n)
 	}
 }
 
