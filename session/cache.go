@@ -162,15 +162,23 @@ func (m *Manager) fetch(ctx context.Context, sl *slot, t *ticket) (*view, error)
 	case err != nil:
 		return nil, unavailable("read session", err)
 	case rec.Ended != "":
+		m.heardEnd(t.key, rec)
 		if len(rec.Sealed) > 0 {
 			m.unseal(ctx, t, rec)
 		}
 		v.ended = rec.Ended
 		return m.learn(t.key, sl, &v), nil
 	}
+	if why := m.livesAgain(t.key); why != "" {
+		v.ended = why
+		return m.learn(t.key, sl, &v), nil
+	}
 	sl.use(rec.Seen)
 	if known := m.known(t.key, sl); known != nil && known.Version >= rec.Version {
 		v.s = known // and not decoded again
+		if known.Version > rec.Version {
+			m.behind(known)
+		}
 	} else if v.s, err = m.open(t, rec); err != nil {
 		m.saw(t.key, "", reasonOf(err))
 		return nil, err

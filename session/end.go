@@ -186,6 +186,10 @@ func (m *Manager) endOnce(ctx context.Context, key string, why Reason, keepSeale
 		return false, unavailable(fmt.Sprintf("end session %s", handle(key)), err)
 	}
 	subject := m.subjectOf(key)
+	if !isGrant(key) {
+		m.ends.put(key, end{why, keepSealed, index}, m.o.Now(), true)
+		m.rotations.drop(key)
+	}
 	m.markEnded(key, why)
 	if ended {
 		m.ended(key, subject, why)

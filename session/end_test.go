@@ -229,6 +229,6 @@ func (r *rolledBack) Swap(ctx context.Context, key string, rec session.Record, f
 	if from != r.old.Version {
 		return session.ErrConflict
 	}
-	r.old = session.Record{Version: from + 1, Seen: r.old.Seen, Sealed: rec.Sealed}
+	r.old = session.Record{Version: max(rec.Version, from+1), Seen: r.old.Seen, Sealed: rec.Sealed}
 	return nil
 }

@@ -130,3 +130,19 @@ func (m *Manager) WithMore(s *Session) (Record, error) {
 	b := binary.AppendUvarint([]byte{recordFormat}, uint64(len(part)))
 	return Record{Version: n.Version, Sealed: append(append(b, part...), sealed...)}, nil
 }
+
+// Remembered is how many ends and rotations m would look after when the store fails over.
+func (m *Manager) Remembered() (ends, rotations int) {
+	return len(m.ends.list(m.o.Now())), len(m.rotations.list(m.o.Now()))
+}
+
+// EndKey ends a session of which only its store key is known, and that the store does not know.
+func (m *Manager) EndKey(ctx context.Context, why Reason) {
+	_, t, err := m.newTicket()
+	if err != nil {
+		panic(err)
+	}
+	if _, err := m.end(ctx, t.key, why, false, nil); err != nil {
+		panic(err)
+	}
+}

@@ -95,6 +95,9 @@ func (f *faults) count(op string) int {
 
 // opOn names an operation on a shared grant differently.
 func opOn(op, key string) string {
+	if strings.Contains(key, "!") { // that a refresh token is about to be sent
+		return "note"
+	}
 	if strings.HasPrefix(key, "g:") {
 		return op + " grant"
 	}
@@ -140,6 +143,11 @@ func (f *faults) Reindex(ctx context.Context, add, remove []session.IndexEntry) 
 
 func (f *faults) Acquire(ctx context.Context, key, owner string, ttl time.Duration) (ok bool, err error) {
 	err = f.do(opOn("acquire", key), func() error { ok, err = f.Store.Acquire(ctx, key, owner, ttl); return err })
+	return ok, err
+}
+
+func (f *faults) Renew(ctx context.Context, key, owner string, ttl time.Duration) (ok bool, err error) {
+	err = f.do(opOn("renew", key), func() error { ok, err = f.Store.Renew(ctx, key, owner, ttl); return err })
 	return ok, err
 }
 

@@ -25,11 +25,13 @@ var errMoved = errors.New("the shared grant has moved")
 
 // flight is one refresh in this process. Its goroutine ends by itself, see run.
 type flight struct {
-	done chan struct{} // closed when s and err are set; the write may still be under way
-	wake chan struct{} // has something when the session changed
-	s    *Session
-	err  error
-	void atomic.Bool // s could not be written, because another was
+	done  chan struct{} // closed when s and err are set; the write may still be under way
+	gone  chan struct{} // closed when nothing is under way any more
+	wake  chan struct{} // has something when the session changed
+	s     *Session
+	err   error
+	owing atomic.Bool // the store has not taken s yet
+	void  atomic.Bool // s could not be written, because another was
 }
 
 func (f *flight) notify() {
@@ -44,17 +46,22 @@ func (f *flight) finish(s *Session, err error) {
 	close(f.done)
 }
 
-// result is the session that the flight yielded, nil when there is none (yet).
-func (f *flight) result() *Session {
-	if f == nil || f.void.Load() {
-		return nil
-	}
+// settled reports whether the flight has its result.
+func (f *flight) settled() bool {
 	select {
 	case <-f.done:
-		return f.s
+		return true
 	default:
+		return false
+	}
+}
+
+// result is the session that the flight yielded, nil when there is none (yet).
+func (f *flight) result() *Session {
+	if f == nil || f.void.Load() || !f.settled() {
 		return nil
 	}
+	return f.s
 }
 
 // fly returns the flight of s and whether it has just started. It is nil when the manager is closing.
@@ -64,7 +71,7 @@ func (m *Manager) fly(ctx context.Context, s *Session, refresh RefreshFunc, forc
 	if f := m.flights[s.key]; f != nil {
 		return f, false
 	}
-	f = &flight{done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	f = &flight{done: make(chan struct{}), gone: make(chan struct{}), wake: make(chan struct{}, 1)}
 	limit := 2*m.leaseTTL() + m.o.ExchangeTimeout + rewriteLimit + time.Minute // above the limits of its parts
 	if !m.spawnLocked(ctx, limit, func(ctx context.Context) { m.run(ctx, f, s, refresh, force) }) {
 		return nil, false
@@ -81,8 +88,9 @@ func (m *Manager) leaseTTL() time.Duration { return m.o.ExchangeTimeout + leaseM
 //
 //  1. take the session's lease, or wait until whoever holds it has changed the session
 //  2. read the session again under the lease: it may have ended, or been refreshed by another process
-//  3. exchange the refresh token, renewing the lease
-//  4. write the new tokens on the version that was read, before anything else
+//  3. note in the store that the refresh token is about to be sent, see claim
+//  4. exchange it, renewing the lease
+//  5. write the new tokens on the version that was read, before anything else
 //
 // Waiters get the result as soon as it is certain; if the store does not take the write, that goes on.
 func (m *Manager) run(ctx context.Context, f *flight, s *Session, refresh RefreshFunc, force bool) {
@@ -90,6 +98,7 @@ func (m *Manager) run(ctx context.Context, f *flight, s *Session, refresh Refres
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		delete(m.flights, s.key)
+		close(f.gone)
 	}()
 	owner := rand.Text()
 	other, err := m.lease(ctx, f, s, owner)
@@ -200,8 +209,13 @@ func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, erro
 	case err != nil:
 		return nil, 0, unavailable("read session", err)
 	case rec.Ended != "":
+		m.heardEnd(s.key, rec)
 		m.markEnded(s.key, rec.Ended)
 		return nil, 0, &EndedError{rec.Ended}
+	}
+	if why := m.livesAgain(s.key); why != "" {
+		m.markEnded(s.key, why)
+		return nil, 0, &EndedError{why}
 	}
 	v.s = s
 	if rec.Version > s.Version {
@@ -216,7 +230,7 @@ func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, erro
 	return v.s, rec.Version, nil
 }
 
-// exchange is steps 2 to 4 of a flight.
+// exchange is steps 2 to 5 of a flight.
 func (m *Manager) exchange(ctx context.Context, f *flight, had *Session, refresh RefreshFunc, force bool) {
 	s, stored, err := m.reread(ctx, had)
 	if errors.Is(err, ErrUnavailable) {
@@ -247,23 +261,88 @@ func (m *Manager) exchange(ctx context.Context, f *flight, had *Session, refresh
 		f.finish(nil, err)
 		return
 	}
+	note, err := m.claim(ctx, s)
+	if err != nil {
+		f.finish(nil, err)
+		return
+	}
+	if note == "" { // two processes have sent it, and nobody knows what became of it
+		f.finish(m.reject(ctx, s))
+		return
+	}
 	g, err := m.call(ctx, s, refresh)
 	if err != nil {
 		f.finish(m.failed(ctx, f, s, stored, err))
+		if kindOf(err) == Again {
+			m.release(ctx, note, m.id) // for whoever tries next
+		}
 		return
 	}
 	n := *s
 	n.Grant, n.unknown = merge(s.Grant, g, m.o.Now()), 0
-	n.Version = stored + 1
+	n.Version = s.next(stored)
 	if isGrant(s.key) {
 		n.stamp = m.stamp(s)
 	}
 	m.schedule(&n)
-	if stored < s.Version {
-		// The store has lost our last write (a failover). What is cached must not count as newer than what follows.
-		m.slots.Invalidate(s.key)
-	}
 	m.save(ctx, f, s, &n, stored)
+}
+
+// maxSends is how often one refresh token is sent at most, when nobody knows what became of it.
+const maxSends = 2
+
+// claim notes in the store, in front of all processes, that the refresh token of s is about to be sent, and returns the note's name. The lease is not
+// enough for that: a process that was killed has told nobody whether it had sent the token, and one that was stopped for longer than its lease
+// goes on as if nothing had happened. So a token is sent only by who makes its note, one for each time that it may be sent. A note that is there
+// already means the same as an unknown outcome: the token is sent once more, and only when the access token has expired.
+//
+// It costs one operation for each refresh. The name is empty when the token must not be sent any more.
+func (m *Manager) claim(ctx context.Context, s *Session) (note string, err error) {
+	now, e := m.o.Now(), s.Tokens.Expiry
+	ttl := max(e.Sub(now), 0) + 2*m.leaseTTL() + noteMargin
+	for n := max(s.unknown, m.memo(s).unknown) + 1; n <= maxSends; n++ {
+		note = fmt.Sprintf("%s!%d.%d", s.key, s.order(), n)
+		limited, cancel := context.WithTimeout(ctx, storeLimit)
+		ok, err := m.o.Store.Acquire(limited, note, m.id, ttl)
+		cancel()
+		if err != nil {
+			err = unavailable("note a refresh", err)
+			m.remember(s, memo{until: now.Add(storePause), err: err})
+			return "", err
+		}
+		if ok {
+			return note, nil
+		}
+		m.log.WarnContext(ctx, "another process has sent the refresh token, and its outcome is unknown", "session", s.Handle())
+		wait := max(e.Sub(now), 0)
+		if n == maxSends {
+			wait = m.leaseTTL() // its answer may still come
+		}
+		m.remember(s, memo{until: now.Add(wait), err: errUnknown, unknown: n})
+		if wait > 0 {
+			return "", &RetryError{After: max(wait, time.Second), Err: errUnknown}
+		}
+	}
+	return "", nil
+}
+
+// noteMargin is how much longer than the access token and the leases of those who may still want to send it a note lasts.
+const noteMargin = 5 * time.Minute
+
+// kindOf is what a failed refresh means.
+func kindOf(err error) RefreshKind {
+	var re *RefreshError
+	errors.As(err, &re)
+	return re.Kind
+}
+
+// next is the version of what is written over the stored one. The store may have lost later ones (a failover), which are cached here and
+// elsewhere and must not count as newer. Grants have their stamps for that.
+func (s *Session) next(stored int64) int64 {
+	if isGrant(s.key) {
+		return stored + 1
+	}
+	return max(stored, s.Version) + 1
 }
 
 // call calls refresh within its time limit and makes a [*RefreshError] of whatever goes wrong.
@@ -338,6 +417,7 @@ func (m *Manager) save(ctx context.Context, f *flight, s, n *Session, stored int
 		case outcome == written:
 			m.log.InfoContext(ctx, "session refreshed", "session", s.Handle())
 			m.learn(s.key, sl, &v)
+			m.rotations.put(s.key, n, m.o.Now(), false)
 			tell(n, nil)
 			return
 		case outcome == over:
@@ -347,7 +427,7 @@ func (m *Manager) save(ctx context.Context, f *flight, s, n *Session, stored int
 			return
 		case outcome == changed && other.Tokens.Refresh == s.Tokens.Refresh:
 			// Someone noted a failure with the refresh token that we have exchanged.
-			stored, n.Version = other.Version, other.Version+1
+			stored, n.Version = other.Version, n.next(other.Version)
 			if isGrant(n.key) {
 				n.stamp = m.stamp(other)
 			}
@@ -363,6 +443,7 @@ func (m *Manager) save(ctx context.Context, f *flight, s, n *Session, stored int
 		if !told {
 			m.log.WarnContext(ctx, "refreshed session not stored yet", "session", s.Handle(), "err", err)
 			m.learn(s.key, sl, &v)
+			f.owing.Store(true)
 			tell(n, nil)
 			c := *n // n is shared from here on
 			n = &c
@@ -414,6 +495,7 @@ func (m *Manager) write(ctx context.Context, s *Session, rec Record, stored int6
 	case err != nil:
 		return unanswered, nil, unavailable("write session", err)
 	case got.Ended != "":
+		m.heardEnd(s.key, got)
 		m.markEnded(s.key, got.Ended)
 		return over, nil, &EndedError{got.Ended}
 	case got.Version == rec.Version && bytes.Equal(got.Sealed, rec.Sealed):
@@ -478,7 +560,7 @@ func (m *Manager) doubtful(ctx context.Context, s *Session, stored int64, err er
 		return m.reject(ctx, s)
 	}
 	n := *s
-	n.unknown, n.Version = unknown, stored+1
+	n.unknown, n.Version = unknown, s.next(stored)
 	if isGrant(s.key) {
 		n.stamp = m.stamp(s)
 	}

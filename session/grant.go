@@ -299,6 +299,7 @@ func (m *Manager) putGrant(ctx context.Context, g Grant, keys []string) (*Sessio
 		if cur.key != key && cur.gone == "" {
 			_, _ = m.empty(ctx, cur, ReasonReplaced) // older than n, so of no use to anyone: only tidy
 		}
+		m.rotations.put(key, n, m.o.Now(), false)
 		return n, nil
 	}
 	return nil, unavailable("write shared grant", errRaces)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -107,19 +108,24 @@ type Manager struct {
 	codec   *codec
 	purpose string // of the cookie's seal
 
-	tickets *otter.Cache[[32]byte, *opened] // by the hash of the cookie's value
-	slots   *otter.Cache[string, *slot]     // by store key
-	memos   *otter.Cache[string, memo]      // by store key: failed refreshes
-	told    *otter.Cache[string, struct{}]  // by store key and by hash of the cookie: ends that were told and leave no tombstone
-	epoch   atomic.Uint64                   // counts gaps in the notices
-	watched atomic.Bool                     // whether notices arrive
-	touches chan struct{}                   // a place for each touch under way
-	reads   chan struct{}                   // a place for each read ahead under way
+	tickets   *otter.Cache[[32]byte, *opened] // by the hash of the cookie's value
+	slots     *otter.Cache[string, *slot]     // by store key
+	memos     *otter.Cache[string, memo]      // by store key: failed refreshes
+	told      *otter.Cache[string, struct{}]  // by store key and by hash of the cookie: ends that were told and leave no tombstone
+	ends      *recent[end]                    // see mend.go
+	rotations *recent[*Session]               // by store key, too
+	lost      chan struct{}                   // has something when the store may have lost writes
+
+	epoch   atomic.Uint64 // counts gaps in the notices
+	watched atomic.Bool   // whether notices arrive
+	touches chan struct{} // a place for each touch under way
+	reads   chan struct{} // a place for each read ahead under way
 
 	strange    *otter.Cache[[32]byte, struct{}] // by the hash of the cookie: those that were told
 	strangeLog quota
 	followed   followed // the sessions of open streams
 
+	id     string          // of this process, in notes
 	base   context.Context // ends when Close gives up waiting
 	cancel context.CancelFunc
 
@@ -157,10 +163,14 @@ func NewManager(o Options) (*Manager, error) {
 		o:       o,
 		log:     o.Log.With("provider", o.Provider),
 		ring:    o.Ring.WithNow(o.Now),
+		id:      rand.Text(),
 		codec:   c,
 		touches: make(chan struct{}, maxTouches),
 		reads:   make(chan struct{}, maxTouches),
 		flights: map[string]*flight{},
+
+		ends: newRecent[end](maxEnds), rotations: newRecent[*Session](maxRotations), lost: make(chan struct{}, 1),
+
 		// Quoted, so that no two providers, clients or deployments have the same purpose.
 		purpose: fmt.Sprintf("session %q %q %q %q %q", o.Deployment, o.Provider, o.Issuer, o.ClientID, o.Cookie.Name),
 	}
@@ -209,9 +219,15 @@ func (o Options) validate() error {
 }
 
 // Run listens to the store's notices of changed sessions until ctx ends. Until it has subscribed, and whenever the subscription is
-// interrupted, every request asks the store.
+// interrupted, every request asks the store. After an interruption it puts back what the store has lost and this process still knows: see mend.go.
 func (m *Manager) Run(ctx context.Context) error {
 	defer m.watched.Store(false)
+	mended := make(chan struct{})
+	go func() { // ends with ctx
+		defer close(mended)
+		m.mending(ctx)
+	}()
+	defer func() { <-mended }() // Run returns when ctx has ended, and only then
 	for wait := watchPause; ; wait = min(2*wait, watchPauseMax) {
 		start := time.Now()
 		err := m.o.Store.Watch(ctx, m.changed, m.gap)
@@ -253,6 +269,7 @@ func (m *Manager) changed(key string) {
 func (m *Manager) gap() {
 	m.epoch.Add(1)
 	m.watched.Store(true)
+	m.mendSoon()
 	m.missed()
 	m.mu.Lock()
 	defer m.mu.Unlock()

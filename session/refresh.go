@@ -68,46 +68,64 @@ func (m *Manager) Refresh(ctx context.Context, s *Session, refresh RefreshFunc) 
 
 // renew refreshes s, which is due or forced.
 func (m *Manager) renew(ctx context.Context, s *Session, refresh RefreshFunc, force bool) (*Session, error) {
+	for {
+		got, f, err := m.renewOnce(ctx, s, refresh, force)
+		if f == nil {
+			return got, err
+		}
+		// Its result is settled and does for nobody who comes now. It is about to go.
+		select {
+		case <-f.gone:
+		case <-ctx.Done():
+			return s.orError(m.o.Now(), force, &RetryError{After: againPause, Err: context.Cause(ctx)})
+		}
+	}
+}
+
+// renewOnce is renew unless a flight has to end first, which it then returns.
+func (m *Manager) renewOnce(ctx context.Context, s *Session, refresh RefreshFunc, force bool) (*Session, *flight, error) {
 	// Another request may have refreshed it since s was loaded.
 	had := s
 	sl := m.slot(s.key)
 	if v := sl.view.Load(); v != nil && v.ended != "" {
-		return nil, &EndedError{v.ended}
+		return nil, nil, &EndedError{v.ended}
 	}
 	if known := m.known(s.key, sl); known != nil && known.order() > s.order() {
 		s = known
 	}
 	if s.gone != "" {
-		return nil, &EndedError{s.gone}
+		return nil, nil, &EndedError{s.gone}
 	}
+	or := func(s *Session, err error) (*Session, *flight, error) { return s, nil, err }
 	now := m.o.Now()
 	if !s.dueAt(now, had, force) {
-		return s, nil
+		return s, nil, nil
 	}
 	if err := m.blocked(s, now); err != nil {
-		return s.orError(now, force, err)
+		return or(s.orError(now, force, err))
 	}
 	f, started := m.fly(ctx, s, refresh, force)
 	if f == nil {
-		return s.orError(now, force, unavailable("refresh session", errors.New("closing")))
+		return or(s.orError(now, force, unavailable("refresh session", errors.New("closing"))))
 	}
 	if !force && now.Before(s.must) {
-		return s, nil
+		return s, nil, nil
 	}
-	if !started {
-		// A flight that is over but for its write (the store is down) has nothing newer than this.
-		if r := f.result(); r != nil && !now.Before(r.Tokens.Expiry) && !r.Tokens.Expiry.IsZero() {
-			return nil, unavailable("refresh session", errors.New("the last refresh is not stored yet"))
+	if !started && f.settled() {
+		if !f.owing.Load() {
+			return nil, f, nil
 		}
+		// It is over but for its write, because the store is down, and what it yielded is s.
+		return or(s.orError(now, force, unavailable("refresh session", errors.New("the last refresh is not stored yet"))))
 	}
 	select {
 	case <-f.done:
 		if f.err != nil {
-			return s.orError(m.o.Now(), force, f.err)
+			return or(s.orError(m.o.Now(), force, f.err))
 		}
-		return f.s, nil
+		return f.s, nil, nil
 	case <-ctx.Done():
-		return s.orError(m.o.Now(), force, &RetryError{After: againPause, Err: context.Cause(ctx)})
+		return or(s.orError(m.o.Now(), force, &RetryError{After: againPause, Err: context.Cause(ctx)}))
 	}
 }
 

@@ -59,8 +59,8 @@ type Store interface {
 	// index at once, so that it is bounded whatever callers do.)
 	Create(ctx context.Context, key string, rec Record, ttl time.Duration, index []IndexEntry) (evicted []IndexEntry, err error)
 
-	// Swap replaces the sealed value if the record lives and has version from; the record then has version from+1. Of rec only
-	// Sealed and TTL are read: Seen stays, and the time to live never gets shorter. It is ErrNone when there is no record,
+	// Swap replaces the sealed value if the record lives and has version from; the record then has rec.Version, or from+1 if that is
+	// more. Of rec only Version, Sealed and TTL are read: Seen stays, and the time to live never gets shorter. It is ErrNone when there is no record,
 	// ErrConflict when it has another version or has ended.
 	Swap(ctx context.Context, key string, rec Record, from int64) error
 

@@ -126,7 +126,7 @@ func (s *Store) Swap(ctx context.Context, key string, rec session.Record, from i
 	case r.Ended != "" || r.Version != from:
 		return session.ErrConflict
 	}
-	r.Version, r.Sealed = from+1, bytes.Clone(rec.Sealed)
+	r.Version, r.Sealed = max(rec.Version, from+1), bytes.Clone(rec.Sealed)
 	if expires := now.Add(rec.TTL); expires.After(r.expires) {
 		r.expires = expires // the reminder that is set finds it so
 	}

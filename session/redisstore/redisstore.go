@@ -109,7 +109,7 @@ func (s *Store) Create(ctx context.Context, key string, rec session.Record, ttl 
 
 // Swap implements [session.Store].
 func (s *Store) Swap(ctx context.Context, key string, rec session.Record, from int64) error {
-	replies, err := s.run(ctx, lasting(call{swapSession, s.sessionKey(key), []any{number(from), number(from + 1), rec.Sealed, s.channel(), key, rec.TTL.Milliseconds()}}))
+	replies, err := s.run(ctx, lasting(call{swapSession, s.sessionKey(key), []any{number(from), number(max(rec.Version, from+1)), rec.Sealed, s.channel(), key, rec.TTL.Milliseconds()}}))
 	if err != nil {
 		return s.unavailable("swap session", err)
 	}

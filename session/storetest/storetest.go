@@ -41,6 +41,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Harness) {
 		"any bytes":                  anyBytes,
 		"ttl":                        ttl,
 		"swap":                       swap,
+		"swap to a later version":    swapSkipsVersions,
 		"swap conflicts":             swapConflicts,
 		"swap has one winner":        swapRace,
 		"swap keeps ttl":             swapKeepsTTL,
@@ -254,6 +255,20 @@ func swap(t *testing.T, h Harness) {
 		if from < 5 || from > 250 {
 			wantRecord(t, mustGet(t, h, "k"), session.Record{Version: from + 1, Seen: seen, Sealed: []byte(sealed)})
 		}
+	}
+}
+
+func swapSkipsVersions(t *testing.T, h Harness) {
+	mustCreate(t, h, "k")
+	later := session.Record{Version: 70_000, Sealed: []byte("later")}
+	wantErr(t, "swap to a later version", h.Swap(t.Context(), "k", later, 1), nil)
+	if rec := mustGet(t, h, "k"); rec.Version != 70_000 || string(rec.Sealed) != "later" {
+		t.Errorf("version %d, %q", rec.Version, rec.Sealed)
+	}
+	wantErr(t, "swap from the version before", h.Swap(t.Context(), "k", later, 1), session.ErrConflict)
+	wantErr(t, "swap to an earlier version", h.Swap(t.Context(), "k", session.Record{Version: 3, Sealed: []byte("next")}, 70_000), nil)
+	if rec := mustGet(t, h, "k"); rec.Version != 70_001 {
+		t.Errorf("version %d after 70000", rec.Version)
 	}
 }
 
