@@ -61,16 +61,6 @@ func (m *Manager) StoredGrant(ctx context.Context, key string) *Session {
 	return g
 }
 
-// Followed is how many sessions and how many of their streams are followed.
-func (m *Manager) Followed() (sessions, streams int) {
-	m.followed.mu.Lock()
-	defer m.followed.mu.Unlock()
-	for _, w := range m.followed.byKey {
-		streams += len(w.streams)
-	}
-	return len(m.followed.byKey), streams
-}
-
 // Keyed is s as if it lay under another key.
 func Keyed(s *Session, key string) *Session {
 	c := *s

@@ -70,6 +70,7 @@ type followed struct {
 	timer    *time.Timer
 	checks   int
 	renewals int
+	streams  int
 	closed   bool
 }
 
@@ -99,9 +100,17 @@ func (m *Manager) Follow(s *Session, refresh RefreshFunc, told func(s *Session, 
 	}
 	f.w = w
 	w.streams = append(w.streams, f)
+	fs.streams++
 	// The session may have changed since the request was let in, with nobody here to hear it. The look costs no read if the cache knows.
 	m.checkAt(w, m.o.Now().UnixMilli())
 	return f
+}
+
+// Followed is how many sessions are followed, and for how many streams.
+func (m *Manager) Followed() (sessions, streams int) {
+	m.followed.mu.Lock()
+	defer m.followed.mu.Unlock()
+	return len(m.followed.byKey), m.followed.streams
 }
 
 // Used notes that the stream's client was active now. It is cheap enough for each message, and obeys the limit of [Manager.Touch].
@@ -127,6 +136,7 @@ func (f *Following) Close() {
 			last := len(w.streams) - 1
 			w.streams[i], w.streams[last] = w.streams[last], nil
 			w.streams = w.streams[:last]
+			fs.streams--
 			if last == 0 {
 				fs.drop(w)
 			}
@@ -282,6 +292,7 @@ func (m *Manager) check(ctx context.Context, w *watch) {
 		s = nil
 		if news = w.streams; len(news) > 0 {
 			w.streams = nil
+			fs.streams -= len(news)
 			fs.drop(w)
 		}
 	case err != nil: // the store did not answer
