@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"postern/session"
 )
 
 // echoApplication echoes WebSocket messages and notes how each connection ends.
@@ -468,5 +470,20 @@ func FuzzFramesAreFoundInAnyPieces(f *testing.F) {
 		var any frames
 		any.skip(sizes)
 		any.skip(pieces)
+	})
+}
+
+// What a short request pays for being tied to its session, beside the forwarding (BenchmarkUpstream).
+func BenchmarkTetherOfAShortRequest(b *testing.B) {
+	b.ReportAllocs()
+	x := &exchange{}
+	parent, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	s := &session.Session{}
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			l := &leg{Context: parent, w: x, f: forward{Session: s}}
+			l.tether().untie()
+		}
 	})
 }

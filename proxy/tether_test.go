@@ -128,6 +128,10 @@ func streamStacks(t *testing.T, tls bool) (a, b *proxytest.Stack, store *nudgedS
 	b = proxytest.New(t, o)
 	a.Provider.AddClient(idptest.Client{ID: "wiki", Secret: "canary-client-secret", AuthMethod: "client_secret_basic",
 		RedirectURIs: []string{a.URL + "/oauth2/callback", b.URL + "/oauth2/callback"}})
+	t.Cleanup(func() { // after the clients are closed: a handler of a WebSocket is not waited for by the server
+		waitForTied(t, a, 0)
+		waitForTied(t, b, 0)
+	})
 	return a, b, store
 }
 
