@@ -13,10 +13,11 @@
 //	sign-in         login.go        Begin → sealed cookie for this attempt (attempt.go) → provider
 //	                callback.go     attempt by state → Finish → session → back to the wanted page (returnto.go)
 //	sign-out        logout.go       end the session → provider's end_session_endpoint → "signed out"
-//	your session    account.go      JSON and page about the session, refresh on demand
+//	your session    account.go      JSON and page about the session, refresh on demand; the list of one's sessions, and their end
 //
 //	wiring          build.go        the only place that sees the whole configuration
-//	operators       admin.go        health, readiness, profiles, on the admin listener
+//	operators       admin.go        health, readiness, profiles, on the admin listener; adminsessions.go lists and ends sessions
+//	                audit.go        who did what, by name, in a log of its own
 //
 // Decide once, render many ways: decide (gate.go) is the only function that lets a request pass, so that two ways in can
 // never get different security. "No session", "the store did not answer" and "the provider did not answer" are three
