@@ -44,7 +44,7 @@ type Server struct {
 	PublicURL *url.URL `yaml:"public_url"`
 	// TrustedProxies lists whose X-Forwarded-* and Forwarded headers are believed, as addresses or networks such as 10.0.0.0/8. Default: nobody's.
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
-	// AdminListen is the address of /healthz and /readyz, and of what `admin` opens.
+	// AdminListen is the address of /healthz, /readyz and /metrics, and of what `admin` opens.
 	AdminListen string `yaml:"admin_listen" default:"127.0.0.1:9090"`
 	// Admin opens the sessions API and profiling on the admin listener.
 	Admin *Admin `yaml:"admin"`

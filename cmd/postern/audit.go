@@ -7,7 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"postern/config"
@@ -28,6 +30,7 @@ func openAudit(c *config.Audit, log *slog.Logger) (audit *slog.Logger, closeAudi
 	}
 	w := &auditWriter{log: log, lines: make(chan []byte, auditQueue), stop: make(chan struct{}), done: make(chan struct{}), now: time.Now}
 	if c.Stdout {
+		signal.Ignore(syscall.SIGPIPE) // a reader that went away must not end Postern: the write fails instead
 		w.out = os.Stdout
 	} else {
 		w.name = c.File
