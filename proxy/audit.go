@@ -63,9 +63,9 @@ func (p *Proxy) auditSession(x *exchange, s *session.Session, event string, attr
 	p.audit.event(x.r.Context(), event, attrs...)
 }
 
-// auditDenied notes that a rule kept a person out. Requests of nobody in particular are the request log's.
+// auditDenied notes that a rule kept a person out, if it did. Requests of nobody in particular are the request log's.
 func (p *Proxy) auditDenied(x *exchange) {
-	if p.audit == nil || x.verdict.Session == nil {
+	if p.audit == nil || x.verdict.Kind != verdictDeny || x.verdict.Session == nil {
 		return
 	}
 	p.auditEvent(x, auditAccessRefused, slog.String("reason", x.verdict.Reason), slog.String("route", x.route.name), slog.String("method", x.r.Method), slog.String("path", x.path))

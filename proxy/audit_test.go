@@ -223,3 +223,22 @@ func TestMadeUpCookiesWriteNoAudit(t *testing.T) {
 		t.Errorf("audit log:\n%s", s.Audit)
 	}
 }
+
+// Whichever proxy asks, the refusal is the same, and so is its line.
+func TestAuditTellsOfRefusalsByForwardAuthToo(t *testing.T) {
+	for _, dialect := range dialects {
+		t.Run(dialect, func(t *testing.T) {
+			s := proxytest.New(t, proxytest.Options{Config: strings.NewReplacer("DIALECT", dialect, "wiki-users", "accounting").Replace(asking)})
+			b := s.Browser()
+			b.Go("/").Received(t)
+			method, target, header := question(dialect, "POST", "/team/x?canary=1", strings.TrimPrefix(s.URL, "http://"))
+			if a := b.Do(method, target, nil, header); a.StatusCode != http.StatusForbidden {
+				t.Fatalf("%s %s", a.Status, a.Text)
+			}
+			oneAudited(t, s, "access_refused", map[string]any{"user": "alice", "route": "/team", "path": "/team/x", "method": "POST", "reason": "not_in_group"})
+			if strings.Contains(s.Audit.String(), "canary") {
+				t.Errorf("audit log:\n%s", s.Audit)
+			}
+		})
+	}
+}

@@ -60,6 +60,7 @@ func (p *Proxy) forwardAuth(x *exchange) {
 		return
 	}
 	x.verdict = p.decide(x.r.Context(), x)
+	p.auditDenied(x)
 	if p.dialect == dialectNginx {
 		p.renderNginx(x)
 		return

@@ -71,6 +71,7 @@ func (p *Proxy) serve(x *exchange) {
 		return
 	}
 	x.verdict = p.decide(x.r.Context(), x)
+	p.auditDenied(x)
 	p.render(x)
 }
 

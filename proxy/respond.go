@@ -30,7 +30,6 @@ func (p *Proxy) render(x *exchange) {
 		}
 		p.answer(x, http.StatusServiceUnavailable, say, page.Link{Text: "Try again", URL: returnTo(x.target, x.origin, nil, p.prefix), Primary: true})
 	default:
-		p.auditDenied(x)
 		if v.Session == nil {
 			p.answer(x, http.StatusForbidden, noticeClosed)
 			return
