@@ -57,7 +57,7 @@ func StartCluster(t testing.TB, o ClusterOptions) *Cluster {
 	first := c.Nodes[0]
 	for _, s := range c.Nodes[1:] {
 		host, port, _ := net.SplitHostPort(first.bind)
-		c.do(s, "CLUSTER", "MEET", host, port, first.busPort)
+		c.do(s, "CLUSTER", "MEET", host, port, first.announcedBusPort())
 	}
 	await(t, "all nodes know each other", func(ctx context.Context) bool {
 		for _, s := range c.Nodes {

@@ -100,8 +100,9 @@ func (p *Proxy) Heal() {
 	p.change(func() { p.refuses, p.in, p.out = false, path{}, path{} })
 }
 
-func (p *Proxy) setTarget(address string) {
-	p.change(func() { p.target = address })
+// Redirect sends new connections to another target, a host:port, as a name does whose address changed. It leaves those that there are.
+func (p *Proxy) Redirect(target string) {
+	p.change(func() { p.target = target })
 }
 
 func (p *Proxy) change(f func()) {

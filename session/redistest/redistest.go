@@ -42,7 +42,7 @@ type Options struct {
 	// ClientCert is with TLS: the server accepts only connections with a client certificate of its CA (see [Server.CertFile]).
 	ClientCert bool
 	// Proxied puts a [Proxy] before the server: Address and URL are the proxy's, and in Sentinel and Cluster that is what the servers
-	// tell of themselves, so that all connections but those of Client and the cluster's own bus go through it.
+	// tell of themselves, so that all connections but those of Client go through it. Another one stands before the bus of a cluster's node.
 	Proxied bool
 	// Args are more arguments, such as "--databases", "1".
 	Args []string
@@ -61,12 +61,14 @@ type Server struct {
 	CertFile, KeyFile string
 	// Proxy stands before the server with Options.Proxied; else nil.
 	Proxy *Proxy
+	// Bus stands before the bus of a cluster's node with Options.Proxied: what other nodes tell this one goes through it.
+	Bus *Proxy
 
 	t       testing.TB
 	o       Options
 	dir     string
 	bind    string // host:port, or the socket's path, where the server itself listens
-	busPort string // of a cluster's node
+	busPort string // of a cluster's node, where it listens itself
 	client  *redis.Client
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when cmd has ended
@@ -108,10 +110,14 @@ func Start(t testing.TB, o Options) *Server {
 	for try := 1; ; try++ {
 		s.bind = s.freeAddress()
 		if o.cluster {
-			_, s.busPort, _ = net.SplitHostPort(s.freeAddress())
+			bus := s.freeAddress()
+			_, s.busPort, _ = net.SplitHostPort(bus)
+			if o.Proxied {
+				s.Bus = NewProxy(t, bus)
+			}
 		}
 		if s.Proxy != nil {
-			s.Proxy.setTarget(s.bind)
+			s.Proxy.Redirect(s.bind)
 		}
 		err := s.run()
 		if err == nil {
@@ -286,12 +292,12 @@ func (s *Server) args() []string {
 	if s.o.sentinel != "" {
 		return append(args, s.o.Args...)
 	}
-	args = append(args, "--save", "")
+	args = append(args, "--save", "", "--repl-diskless-sync-delay", "0") // replicas need not wait for each other
 	if s.o.Password != "" {
 		args = append(args, "--masterauth", s.o.Password)
 	}
 	if s.o.cluster {
-		args = append(args, "--cluster-enabled", "yes", "--cluster-port", s.busPort, "--cluster-announce-bus-port", s.busPort)
+		args = append(args, "--cluster-enabled", "yes", "--cluster-port", s.busPort, "--cluster-announce-bus-port", s.announcedBusPort())
 	}
 	if host, port, ok := strings.Cut(s.o.master, ":"); ok {
 		args = append(args, "--replicaof", host, port)
@@ -314,6 +320,15 @@ func (s *Server) args() []string {
 		args = append(args, "--appendonly", "yes", "--appendfsync", "no") // a kill -9 loses nothing that the kernel has
 	}
 	return append(args, s.o.Args...)
+}
+
+// announcedBusPort is where other nodes are to connect.
+func (s *Server) announcedBusPort() string {
+	if s.Bus == nil {
+		return s.busPort
+	}
+	_, port, _ := net.SplitHostPort(s.Bus.Address())
+	return port
 }
 
 func (s *Server) newClient() (*redis.Client, error) {

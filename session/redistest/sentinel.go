@@ -54,18 +54,27 @@ func StartSentinel(t testing.TB, o SentinelOptions) *Sentinel {
 		s.Servers = append(s.Servers, Start(t, so))
 	}
 	host, port, _ := net.SplitHostPort(master.Address())
-	conf := fmt.Sprintf("sentinel monitor %s %s %s 2\nsentinel down-after-milliseconds %[1]s %[4]d\nsentinel failover-timeout %[1]s 5000\n",
-		MasterName, host, port, cmp.Or(o.DownAfter, time.Second).Milliseconds())
+	conf := fmt.Sprintf("sentinel monitor %s %s %s 2\nsentinel failover-timeout %[1]s 2000\n", MasterName, host, port)
 	if o.Server.Password != "" {
 		conf += fmt.Sprintf("sentinel auth-pass %s %s\n", MasterName, o.Server.Password)
 	}
 	if o.SentinelPassword != "" {
 		conf += fmt.Sprintf("sentinel sentinel-pass %s\n", o.SentinelPassword)
 	}
-	for range 3 {
+	for i := range 3 {
+		down := cmp.Or(o.DownAfter, time.Second)
+		if i == 2 {
+			// Three that notice at the same time may each vote for itself, and try again seconds later. This one votes for one of the others.
+			down += 2 * time.Second
+		}
 		so := o.Server
-		so.sentinel, so.Password, so.Args, so.Forgetful = conf, o.SentinelPassword, nil, true
-		s.Sentinels = append(s.Sentinels, Start(t, so))
+		so.sentinel = conf + fmt.Sprintf("sentinel down-after-milliseconds %s %d\n", MasterName, down.Milliseconds())
+		so.Password, so.Args, so.Forgetful = o.SentinelPassword, nil, true
+		one := Start(t, so)
+		s.Sentinels = append(s.Sentinels, one)
+		// What they do every second or ten. A server that does not know this is slower, no more.
+		_ = one.client.Do(context.Background(), "SENTINEL", "DEBUG", "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200,
+			"ASK-PERIOD", 100, "ELECTION-TIMEOUT", 1000).Err()
 	}
 	s.wait("all sentinels know each other and the replicas", func(ctx context.Context) bool {
 		for _, one := range s.Sentinels {
