@@ -134,7 +134,7 @@ func (n *node) run(caller context.Context, op func() error) error {
 	_, err := n.breaker.Execute(func() (struct{}, error) {
 		err := op()
 		if isFailure(err) {
-			if caller.Err() != nil {
+			if isGone(caller) {
 				return struct{}{}, callerGone{err}
 			}
 			n.failure.Store(&err)
@@ -148,6 +148,12 @@ func (n *node) run(caller context.Context, op func() error) error {
 		}
 	}
 	return err
+}
+
+// isGone tells whether a context is over. Its own Err may be late: what waits for its deadline, too, may see that first.
+func isGone(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // errOpen says that nobody was asked.
@@ -189,8 +195,8 @@ type replicas struct {
 	asking  atomic.Bool  // one write asks, while behind
 }
 
-// toAsk is how many replicas are to be asked for a write, at most want, or -1: as many as there are, but not now. done must be called with
-// how many answered; -1 when none was asked after all.
+// toAsk is how many replicas are to be asked for a write, at most want, or -1: there may be some, but they are not to be asked now. done
+// must be called with how many answered; -1 when none was asked after all.
 //
 // While replicas are behind one write at a time waits for them. Else all connections would be held by writes that wait, and readers
 // would have none.
@@ -201,8 +207,13 @@ func (n *node) toAsk(ctx context.Context, want int) (ask int, done func(got int)
 	}
 	now := time.Now().UnixMilli()
 	if at := r.counted.Load(); at == 0 || now-at > recount.Milliseconds() && r.counted.CompareAndSwap(at, now) {
-		if info, err := n.client.Info(ctx, "replication").Result(); err == nil {
+		info, err := n.client.Info(ctx, "replication").Result()
+		switch {
+		case err == nil:
 			r.online.Store(int32(strings.Count(info, ",state=online,")))
+			r.counted.Store(now)
+		case errors.As(err, new(redis.Error)): // it may not be asked
+			r.online.Store(-1)
 			r.counted.Store(now)
 		}
 	}

@@ -1,9 +1,10 @@
-// Package redisstore keeps sessions in Redis (6.0 or newer, or what speaks its protocol).
+// Package redisstore keeps sessions in Redis (6.0 or newer, or what speaks its protocol): one server, a master that Sentinel names, or a
+// Redis Cluster.
 //
 // A session is one string key, so that reading it is one GET (record.go has its layout). Everything that writes is a short Lua
 // script on one key (scripts.go): it decides and writes in one step, and doing it twice does what doing it once does, so that a
-// write whose answer was lost with its connection can be sent again. Scripts that belong together go in one pipeline. Nothing
-// here ever runs KEYS or SCAN.
+// write whose answer was lost with its connection can be sent again. Scripts that belong together go in one pipeline, or in a cluster
+// one step after the other. Nothing here ever runs KEYS or SCAN.
 //
 // Under the key prefix, with {…} as written so that a session and its lease share a slot of Redis Cluster:
 //
@@ -11,12 +12,20 @@
 //	l:{key}  the owner of its lease
 //	i:name   an index: a sorted set of entries, scored by when they expire
 //	n        the channel of notices; a message is a session's key
+//	n:…      in a cluster, a channel on which each subscriber hears itself (watch.go)
 //
-// Every command is over within [Options.Timeout], dialing and waiting for a connection included. An error that is neither
+// The way of a command: run.go (order, repetition, redirects, WAIT) → servers.go (which server has the key; sentinel.go and cluster.go ask
+// who that is) → node.go (one server: connections, circuit breaker, replicas) → dial.go. The client library only keeps connections to single
+// servers. Replicas are never read.
+//
+// Every command is over within [Options.Timeout], dialing, redirects and waiting for a connection included; what [Wait] adds comes on top. An error that is neither
 // [session.ErrNone] nor [session.ErrConflict] is [session.ErrUnavailable] and names its cause, never a password.
 //
 // Redis must not evict keys (maxmemory-policy noeviction): a session whose index entry is gone can be signed out by its cookie alone.
-// When Redis has been away, it may take a second until the first command gets through again: the client library looks that often.
+// When Redis has been away, it may take a second until the first command gets through again: the client library looks that often, and the
+// circuit breaker every half second.
+//
+// A failover can lose what no replica had confirmed, and while a cut-off master still runs whoever reaches only that one goes on with it.
 //
 // Start with [New]. [LogTo] quiets the client library.
 package redisstore

@@ -6,8 +6,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,13 +22,18 @@ import (
 	"postern/session/storetest"
 )
 
+func TestMain(m *testing.M) {
+	redisstore.LogTo(slog.New(slog.DiscardHandler))
+	os.Exit(m.Run())
+}
+
 // patient is a time limit that no healthy server misses on a busy machine.
 const patient = 10 * time.Second
 
 // newStore makes a store on s. o says what is special about it.
 func newStore(t testing.TB, s *redistest.Server, o redisstore.Options) *redisstore.Store {
 	t.Helper()
-	if o.URL == "" {
+	if o.URL == "" && o.Sentinel == nil && o.Cluster == nil {
 		o.URL = s.URL()
 	}
 	if o.Timeout == 0 {
@@ -34,7 +41,7 @@ func newStore(t testing.TB, s *redistest.Server, o redisstore.Options) *redissto
 	}
 	if s != nil && s.CAFile != "" && o.TLS == nil {
 		var err error
-		if o.TLS, err = (redisstore.TLSFiles{CAFile: s.CAFile}).Config(); err != nil {
+		if o.TLS, err = (redisstore.TLSFiles{CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile}).Config(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -416,15 +423,23 @@ func TestPasswordIsReadAtEachConnect(t *testing.T) {
 	}
 }
 
+// permit lets a user named postern do all that Postern needs on each server, and no more; the documentation says the same. more is what the
+// shape needs beside.
+func permit(t testing.TB, servers []*redistest.Server, more ...any) {
+	t.Helper()
+	rules := []any{"ACL", "SETUSER", "postern", "on", ">pw", "~p:*", "resetchannels", "&p:*", "+get", "+set", "+getrange", "+setrange", "+del", "+time",
+		"+pttl", "+pexpire", "+zadd", "+zrem", "+zcard", "+zrange", "+zrangebyscore", "+zremrangebyscore", "+eval", "+evalsha",
+		"+publish", "+subscribe", "+ping", "+hello", "+select", "+wait", "+info"}
+	for _, s := range servers {
+		if err := s.Client().Do(t.Context(), append(rules, more...)...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestUserOfURL(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
-	// All that Postern needs, as the documentation should say it.
-	rules := []any{"ACL", "SETUSER", "postern", "on", ">pw", "~p:*", "&p:*", "+get", "+set", "+getrange", "+setrange", "+del", "+time",
-		"+pttl", "+pexpire", "+zadd", "+zrem", "+zcard", "+zrange", "+zrangebyscore", "+zremrangebyscore", "+eval", "+evalsha",
-		"+publish", "+subscribe", "+ping", "+hello", "+select"}
-	if err := server.Client().Do(t.Context(), rules...).Err(); err != nil {
-		t.Fatal(err)
-	}
+	permit(t, []*redistest.Server{server})
 	var n atomic.Int64
 	open := func(t *testing.T) storetest.Harness {
 		return storetest.Harness{

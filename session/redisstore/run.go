@@ -264,7 +264,7 @@ func (s *Store) do(ctx context.Context, key string, limit time.Duration, op func
 // try runs op once, and has it found out who serves now when it failed.
 func (s *Store) try(caller, ctx context.Context, v *view, to way, op func(ctx context.Context, to way) error) error {
 	err := to.run(caller, func() error { return op(ctx, to) })
-	if isFailure(err) && !errors.Is(err, errOpen) && caller.Err() == nil {
+	if isFailure(err) && !errors.Is(err, errOpen) && !isGone(caller) {
 		s.servers.begin(v)
 	}
 	return err

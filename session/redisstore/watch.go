@@ -24,7 +24,7 @@ const (
 
 	// minWait and maxWait bound the pause before it is tried again.
 	minWait = 50 * time.Millisecond
-	maxWait = 2 * time.Second
+	maxWait = time.Second
 )
 
 // Watch implements [session.Store]. It has a connection of its own.
@@ -54,11 +54,18 @@ func (s *Store) Watch(ctx context.Context, changed func(key string), gap func())
 		if heard || !broken {
 			s.log.WarnContext(ctx, "session notices interrupted", "err", s.unavailable("watch", err))
 		}
+		v := s.servers.now.Load()
+		s.servers.begin(v)
+		var other <-chan struct{}
+		if v != nil {
+			other = v.changed
+		}
 		// Jitter, or all replicas would come back in the same moment.
 		pause := time.NewTimer(wait/2 + mathrand.N(wait/2))
 		select {
 		case <-ctx.Done():
 		case <-s.closed:
+		case <-other: // somebody else serves now
 		case <-pause.C:
 		}
 		pause.Stop()
@@ -78,7 +85,6 @@ func (s *Store) subscribe(ctx context.Context, changed func(key string), gap fun
 	}
 	masters := v.masters()
 	if len(masters) == 0 {
-		s.servers.begin(v)
 		return false, errors.New("no server has any slot")
 	}
 	w := &subscription{store: s, node: masters[mathrand.IntN(len(masters))], end: cancel}
@@ -99,7 +105,6 @@ func (s *Store) subscribe(ctx context.Context, changed func(key string), gap fun
 	// Reading obeys no cancelled context, only a closed connection.
 	defer context.AfterFunc(ctx, func() { w.sub.Close() })()
 	if err := w.sub.Subscribe(connecting, channels...); err != nil {
-		s.servers.begin(v)
 		return false, err
 	}
 	var attending sync.WaitGroup
@@ -112,7 +117,6 @@ func (s *Store) subscribe(ctx context.Context, changed func(key string), gap fun
 		// A time-out is fatal, not a reason to ask: it may have cut a message in two.
 		message, err := w.sub.ReceiveTimeout(reading, deadAfter)
 		if err != nil {
-			s.servers.begin(s.servers.now.Load())
 			return heard, err
 		}
 		switch m := message.(type) {
