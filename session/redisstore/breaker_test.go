@@ -117,11 +117,12 @@ func TestBreakerProbesOneAtATime(t *testing.T) {
 	mustCreate(t, s, "k")
 	server.Proxy.Refuse(true)
 	server.Proxy.Cut()
-	for s.Status().Breaker != "open" {
+	eventually(t, "the breaker opens", func() bool {
 		if _, err := s.Get(t.Context(), "k"); !errors.Is(err, session.ErrUnavailable) {
-			t.Fatal(err)
+			t.Error(err)
 		}
-	}
+		return s.Status().Breaker == "open"
+	})
 	before := server.Proxy.Accepted()
 	var wg sync.WaitGroup
 	for range 200 {

@@ -43,9 +43,13 @@ func load(t *testing.T, s session.Store, workers int, lossy bool) (stop func() (
 			}
 		})
 	}
-	return func() (int64, int64) {
+	end := sync.OnceFunc(func() { // before the store is closed, whatever becomes of the test
 		close(done)
 		wg.Wait()
+	})
+	t.Cleanup(end)
+	return func() (int64, int64) {
+		end()
 		return whole.Load(), unavailable.Load()
 	}
 }

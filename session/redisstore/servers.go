@@ -82,6 +82,7 @@ type servers struct {
 	closed bool
 	nodes  map[string]*node // all there are
 	flight *flight
+	stop   func() // ends the flight
 }
 
 // flight is one question.
@@ -135,8 +136,9 @@ func (s *servers) begin(old *view) *flight {
 		return f
 	}
 	f := &flight{done: make(chan struct{})}
-	s.flight = f
-	go s.fly(f)
+	ctx, cancel := context.WithTimeout(context.Background(), s.limit) // whoever asks may be gone before the answer comes
+	s.flight, s.stop = f, cancel
+	go s.fly(ctx, f)
 	return f
 }
 
@@ -146,16 +148,15 @@ func closedChan() chan struct{} {
 	return c
 }
 
-// fly ends within limit. Whoever asked may be gone by then.
-func (s *servers) fly(f *flight) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.limit)
-	defer cancel()
+// fly ends with ctx.
+func (s *servers) fly(ctx context.Context, f *flight) {
 	found, err := s.find(ctx)
 	if err == nil {
 		s.set(found)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.stop()
 	f.err, f.ended = err, time.Now()
 	if err != nil {
 		f.ended = f.ended.Add(rand.N(minLook))
@@ -250,6 +251,9 @@ func (s *servers) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	if s.stop != nil {
+		s.stop()
+	}
 	var errs []error
 	for _, n := range s.nodes {
 		errs = append(errs, n.client.Close())
