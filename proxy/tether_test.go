@@ -154,7 +154,7 @@ func dial(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string) *
 // request begins a request of a program and returns when its answer has.
 func request(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string) *http.Response {
 	t.Helper()
-	res, err := ask(t, s, b, path)
+	res, err := openPath(t, s, b, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func request(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string
 	return res
 }
 
-func ask(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string) (*http.Response, error) {
+func openPath(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
 	if err != nil {
 		return nil, err
@@ -276,7 +276,7 @@ func TestA133_SignOutElsewhereEndsLongResponses(t *testing.T) {
 		}
 		polled := make(chan *http.Response, 1)
 		go func() {
-			res, err := ask(t, a, alice, "/poll")
+			res, err := openPath(t, a, alice, "/poll")
 			if err != nil {
 				t.Errorf("poll: %v", err)
 			}
