@@ -47,8 +47,8 @@ type Route struct {
 	AllowedOrigins []string `yaml:"allowed_origins" later:"yes"`
 	// KeepFragment keeps the part of the URL after # over a sign-in.
 	KeepFragment bool `yaml:"keep_fragment" later:"yes"`
-	// Activity none is for applications that poll or send heartbeats by themselves: neither requests nor data in WebSockets on this route keep
-	// a session from idling. Default: requests do, and data that the client sends in a WebSocket.
+	// Activity none is for applications that poll or send heartbeats by themselves: neither requests nor data that the client
+	// sends in a WebSocket or an upload keep a session from idling on this route. Default: they do.
 	Activity string `yaml:"activity" oneof:"none"`
 	// Timeout bounds a request.
 	Timeout time.Duration `yaml:"timeout" later:"yes"`

@@ -104,8 +104,16 @@ func (t *tether) end(why farewell) {
 	st.end(why)
 }
 
-// used notes data from the client.
-func (t *tether) used() { t.following.Used() } // which is set before anything is read
+// used notes data from the client, if that counts on the route. A nil tether has no session to keep.
+func (t *tether) used() {
+	if t == nil || !t.x.route.activity {
+		return
+	}
+	t.mu.Lock()
+	f := t.following
+	t.mu.Unlock()
+	f.Used()
+}
 
 // policyViolation is the code for those who may no longer use a WebSocket.
 const policyViolation = 1008

@@ -154,7 +154,7 @@ func dial(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string) *
 // request begins a request of a program and returns when its answer has.
 func request(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string) *http.Response {
 	t.Helper()
-	res, err := openPath(t, s, b, path)
+	res, err := askAs(t, s, b, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func request(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string
 	return res
 }
 
-func openPath(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string) (*http.Response, error) {
+func askAs(t *testing.T, s *proxytest.Stack, b *proxytest.Browser, path string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
 	if err != nil {
 		return nil, err
@@ -276,7 +276,7 @@ func TestA133_SignOutElsewhereEndsLongResponses(t *testing.T) {
 		}
 		polled := make(chan *http.Response, 1)
 		go func() {
-			res, err := openPath(t, a, alice, "/poll")
+			res, err := askAs(t, a, alice, "/poll")
 			if err != nil {
 				t.Errorf("poll: %v", err)
 			}
@@ -379,6 +379,45 @@ func TestStreamActivity(t *testing.T) {
 			t.Errorf("%s: got %q, %v", tt.name, got, err)
 		}
 	}
+}
+
+// Whoever uploads something large is not idle.
+func TestUploadIsActivity(t *testing.T) {
+	a, _, store := streamStacks(t, false)
+	alice := a.Browser()
+	alice.Go("/")
+	body, client := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, a.URL+"/poll", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range alice.Cookies() {
+		r.AddCookie(c)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if res, err := a.Transport().RoundTrip(r); err == nil {
+			t.Errorf("the upload is answered with %s", res.Status)
+			res.Body.Close()
+		}
+	}()
+	chunk := make([]byte, 16<<20) // more than what lies between us and Postern
+	_, _ = client.Write(chunk)
+	waitForTied(t, a, 1)
+	for range 2 {
+		a.Clock.Add(20 * time.Minute) // of 30
+		_, _ = client.Write(chunk)
+	}
+	store.nudge(t)
+	if got := alice.Fetch("/"); got.StatusCode != http.StatusOK {
+		t.Errorf("a request meanwhile gets %s", got.Status)
+	}
+	cancel()
+	_ = client.Close()
+	<-done
 }
 
 func say1(t *testing.T, c *websocket.Conn) {

@@ -321,7 +321,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 		delete(h, "Upgrade")
 	}
 	if out.Body != nil {
-		l.upload.body = out.Body
+		l.upload.body, l.upload.tied = out.Body, l.tied
 		out.Body = &l.upload
 	}
 	stripIdentity(h, l.u.o.Strip)
@@ -492,9 +492,7 @@ func (l *leg) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	l.u.o.Streams.add(c)
 	if t := l.tied; t != nil {
 		t.tie()
-		if t.x.route.activity {
-			c.used = t.used
-		}
+		c.used = t.used
 		if err := t.becomes(c); err != nil {
 			_ = c.Close()
 			return nil, nil, err
@@ -506,6 +504,7 @@ func (l *leg) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // upload is a request's body. It remembers whether reading it failed: that is the client's fault, not the application's.
 type upload struct {
 	body io.ReadCloser
+	tied *tether // whoever uploads for hours is not idle
 
 	mu     sync.Mutex // the transport reads in its own goroutine
 	closed bool
@@ -515,6 +514,9 @@ type upload struct {
 // Read implements io.Reader.
 func (b *upload) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
+	if n > 0 {
+		b.tied.used()
+	}
 	if err != nil && err != io.EOF {
 		b.mu.Lock()
 		if !b.closed && b.err == nil {
