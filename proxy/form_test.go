@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"postern/proxy/idp/idptest"
 	"postern/proxy/proxytest"
@@ -155,5 +156,22 @@ func TestA194_PasswordFormWithoutCookiesEndsInThePageThatSaysWhy(t *testing.T) {
 	}
 	if calls.Load() != 0 {
 		t.Errorf("the provider was asked %d times", calls.Load())
+	}
+}
+
+// Issue 4, item 8: the form says why one has to sign in again, and tells nothing to who makes cookies up.
+func TestPasswordFormSaysWhyTheSessionEnded(t *testing.T) {
+	s, _ := passwordStack(t)
+	b := s.Browser()
+	form := b.Go("/deep?x=1")
+	if strings.Contains(form.Text, "away for a while") {
+		t.Error("a newcomer is told of an end")
+	}
+	b.Post("/oauth2/start", url.Values{"state": {stateOf(t, form)}, "username": {"ada@example.com"}, "password": {"canary-password"}})
+	b.Go("/").Received(t)
+	s.Clock.Add(59 * time.Minute)
+	s.Clock.Add(2 * time.Minute)
+	if form := b.Go("/deep?x=1"); !strings.Contains(form.Text, "away for a while") {
+		t.Errorf("the form does not say why: %s", form.Text)
 	}
 }

@@ -43,7 +43,13 @@ func (p *Proxy) showForm(x *exchange, pr *provider, rd string, count int) {
 		p.refuse(x, http.StatusInternalServerError, "seal_failed", err)
 		return
 	}
-	p.form(x, pr, http.StatusOK, state, "", "")
+	// Whoever comes because a session ended is told why.
+	_, err = pr.sessions.Load(x.r.Context(), x.r.Header)
+	why := ""
+	if err != nil {
+		why = endedSentences[withoutSession(err).Ended]
+	}
+	p.form(x, pr, http.StatusOK, state, "", why)
 }
 
 // form writes the sign-in form.
