@@ -92,8 +92,8 @@ type Provider struct {
 	IDTokenSignedResponseAlg string `yaml:"id_token_signed_response_alg" default:"RS256" oneof:"RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA"`
 	// AssumeEmailVerified believes the email claim without email_verified.
 	AssumeEmailVerified bool `yaml:"assume_email_verified" default:"false"`
-	// LogoutURI is where a person is sent to sign out at the provider.
-	LogoutURI *url.URL `yaml:"logout_uri" later:"yes"`
+	// LogoutURI is where a person is sent to sign out at the provider, in place of its end_session_endpoint. In its query {client_id}, {id_token_hint}, {post_logout_redirect_uri} and {state} stand for their values.
+	LogoutURI *url.URL `yaml:"logout_uri"`
 	// InternalURL replaces scheme and host of the calls that Postern itself makes to the provider. The issuer is still checked.
 	InternalURL *url.URL `yaml:"internal_url"`
 	// CAFile is the PEM file of the only CAs that may have signed the provider's certificate. Default: the system's.

@@ -339,6 +339,10 @@ func (v *validator) network(at string, p Provider) {
 	if p.Leeway > 5*time.Minute {
 		v.shown(at+".leeway", "is longer than five minutes: outdated ID tokens would be accepted", "Set the clocks right, and write a minute or so")
 	}
+	if u := p.LogoutURI; u != nil {
+		v.logoutURI(at+".logout_uri", u)
+		v.unused(at+".oauth2.end_session_url", p.OAuth2 != nil, "logout_uri stands in its place")
+	}
 	if u := p.InternalURL; u != nil {
 		switch {
 		case u.Scheme != "https" && u.Scheme != "http" || !isHostPort(u.Host) || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
@@ -351,6 +355,19 @@ func (v *validator) network(at string, p Provider) {
 		if u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "socks5" && u.Scheme != "socks5h" || !isHostPort(u.Host) || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
 			v.err(at+".http_proxy", "is not the address of a proxy", "Write it such as http://proxy.example.com:3128")
 		}
+	}
+}
+
+// logoutURI checks where a person is sent to sign out, and its placeholders.
+func (v *validator) logoutURI(path string, u *url.URL) {
+	const mend = "Write {client_id}, {id_token_hint}, {post_logout_redirect_uri} or {state}, in the query, such as ?returnTo={post_logout_redirect_uri}"
+	v.secureURL(path, u)
+	rest := u.RawQuery
+	for _, name := range []string{"{client_id}", "{id_token_hint}", "{post_logout_redirect_uri}", "{state}"} {
+		rest = strings.ReplaceAll(rest, name, "")
+	}
+	if strings.ContainsAny(rest, "{}") {
+		v.err(path, "has a placeholder that is not known", mend)
 	}
 }
 

@@ -176,7 +176,7 @@ func providerOptions(c config.Provider, env Env) idp.Options {
 		TokenRequest: c.TokenRequest, OmitRedirectURI: c.OmitRedirectURI, TokenLifetime: c.TokenLifetime,
 		Identity: c.Identity, Claims: c.Claims, SigningAlg: c.IDTokenSignedResponseAlg, ExtraAudiences: c.ExtraAudiences,
 		AssumeEmailVerified: c.AssumeEmailVerified,
-		InternalURL:         text(c.InternalURL), CAFile: c.CAFile, HTTPProxy: text(c.HTTPProxy),
+		LogoutURI:           text(c.LogoutURI), InternalURL: text(c.InternalURL), CAFile: c.CAFile, HTTPProxy: text(c.HTTPProxy),
 		Timeout: c.Timeout, Leeway: c.Leeway, Transport: env.Transport, Now: env.Now, Log: env.Log,
 	}
 	if e := c.OAuth2; e != nil {

@@ -13,6 +13,8 @@
 //	sign-in         login.go        Begin → sealed cookie for this attempt (attempt.go) → provider
 //	                callback.go     attempt by state → Finish → session → back to the wanted page (returnto.go)
 //	sign-out        logout.go       end the session → provider's end_session_endpoint → "signed out"
+//	                backchannel.go  the provider's own order, by a signed token: sessions found by the index
+//	                frontchannel.go the same in a frame of the provider's page
 //	your session    account.go      JSON and page about the session, refresh on demand; the list of one's sessions, and their end
 //
 //	wiring          build.go        the only place that sees the whole configuration

@@ -8,10 +8,10 @@ import (
 	"postern/session"
 )
 
-// endpoint answers the paths under our prefix. On a host whose origin is not known nobody can sign in: it has none.
+// endpoint answers the paths under our prefix. On a host whose origin is not known nobody can sign in: it has none but the one that providers call.
 func (p *Proxy) endpoint(x *exchange, name string) {
 	x.verdict = verdict{Kind: verdictOwn, Reason: name}
-	if x.origin == nil {
+	if x.origin == nil && name != "logout/backchannel" {
 		p.refuse(x, http.StatusNotFound, "no_endpoint", nil)
 		return
 	}
@@ -24,6 +24,10 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 		p.only(x, p.logout, http.MethodGet, http.MethodHead, http.MethodPost)
 	case "logout/callback":
 		p.only(x, p.signedOut, http.MethodGet, http.MethodHead)
+	case "logout/backchannel":
+		p.only(x, p.backChannelLogout, http.MethodPost)
+	case "logout/frontchannel":
+		p.only(x, p.frontChannelLogout, http.MethodGet)
 	case "session", "userinfo":
 		p.only(x, p.sessionJSON, http.MethodGet, http.MethodHead)
 	case "session/refresh":

@@ -30,6 +30,7 @@ type exchange struct {
 	upstream time.Duration           // spent with the application, its body included
 	err      error                   // for the operator's log, never for the client
 	revised  atomic.Pointer[verdict] // what the verdict became while the request was under way; nil: it holds
+	more     []slog.Attr             // what only some endpoints have to say in the log
 }
 
 // reason notes why the exchange ends as it does, for the log.
@@ -107,6 +108,7 @@ func (p *Proxy) logRequest(x *exchange) {
 	if s := x.verdict.Session; s != nil {
 		attrs = append(attrs, slog.String("session", s.Handle()), slog.String("user", p.userHash(s.Subject)))
 	}
+	attrs = append(attrs, x.more...)
 	if x.err != nil {
 		attrs = append(attrs, slog.String("error", x.err.Error()))
 	}

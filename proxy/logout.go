@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"errors"
 	"net/http"
 
+	"postern/proxy/idp"
 	"postern/proxy/page"
 	"postern/session"
 )
@@ -10,26 +12,36 @@ import (
 // logout signs out here and at the provider.
 //
 // Flow:
+//  0. rd, the address that is wanted afterwards, is checked by the list that holds for sign-in, too (returnto.go);
 //  1. a GET that no click on a page of ours explains asks first; a POST from another site is refused;
 //  2. the session ends in the store (that of each provider, where a browser has several), and with it every session of the same
 //     sign-in on other hosts, and its tokens are revoked at the provider, in the background (RFC 7009);
 //  3. the cookie is expired with the attributes that it was set with;
 //  4. the browser goes to the provider's end_session_endpoint, when it has one (RP-Initiated Logout 1.0), and comes back to
-//     logout/callback.
+//     logout/callback, which goes on to the wanted address.
 //
 // A store that does not answer leaves everything as it is: saying "signed out" would be untrue.
 func (p *Proxy) logout(x *exchange) {
+	if err := p.crossOrigin.Check(x.r); x.r.Method == http.MethodPost && err != nil {
+		p.refuse(x, http.StatusForbidden, "cross_origin_logout", err)
+		return
+	}
+	rd, err := p.wantedAfterLogout(x)
+	if err != nil {
+		p.refuse(x, http.StatusBadRequest, "bad_form", err)
+		return
+	}
 	if x.r.Method != http.MethodPost && !clickedHere(x.r) {
+		var fields map[string]string
+		if rd != "" {
+			fields = map[string]string{"rd": rd}
+		}
 		p.own(x.Header())
 		p.pages.Confirm(x, x.r, page.Confirm{
 			Title: "Sign out?", Text: "You will be signed out of this application and at the identity provider.",
 			Action: p.prefix + "/logout", Button: "Sign out", Cancel: "/",
-			RequestID: x.client.RequestID,
+			Fields: fields, RequestID: x.client.RequestID,
 		})
-		return
-	}
-	if err := p.crossOrigin.Check(x.r); x.r.Method == http.MethodPost && err != nil {
-		p.refuse(x, http.StatusForbidden, "cross_origin_logout", err)
 		return
 	}
 	live, err := p.allSessions(x)
@@ -38,7 +50,7 @@ func (p *Proxy) logout(x *exchange) {
 		return
 	}
 	for _, o := range live {
-		if err := p.endSession(x, o.provider, o.session); err != nil {
+		if err := p.end(x, o.provider, o.session); err != nil {
 			p.notSignedOut(x, err)
 			return
 		}
@@ -55,26 +67,56 @@ func (p *Proxy) logout(x *exchange) {
 		}
 	}
 	p.attempts.forgetSignIns(x)
-	if address := p.endSessionURL(x, live); address != "" {
-		p.leaveFor(x, address)
-		return
+	there, ok := p.endSession(x, live, rd)
+	switch {
+	case !ok && rd == "":
+		p.redirect(x, p.prefix+"/logout/callback")
+	case !ok:
+		p.leaveFor(x, rd)
+	case there.Form != nil:
+		p.own(x.Header())
+		p.pages.Post(x, x.r, "Signing out", there.URL, there.Form)
+	default:
+		p.leaveFor(x, there.URL)
 	}
-	p.redirect(x, p.prefix+"/logout/callback")
 }
 
-// endSessionURL is the first provider's that has such a place; a browser can be sent to one.
-func (p *Proxy) endSessionURL(x *exchange, ended []ownedSession) string {
-	state, err := p.attempts.ring.Seal("logout", []byte(x.origin.String()))
-	if err != nil {
-		return ""
+// wantedAfterLogout is the checked address that a link or form to here wants after the sign-out (rd); empty is none, or one that is refused.
+// Postern's own first page has to be named as such: "/" is also what becomes of an address that is not allowed, and would sign in again at once.
+func (p *Proxy) wantedAfterLogout(x *exchange) (string, error) {
+	x.r.Body = http.MaxBytesReader(x, x.r.Body, maxFormBytes)
+	if err := x.r.ParseForm(); err != nil {
+		return "", errors.New("query or form is not readable")
 	}
-	for _, o := range ended {
-		if address, ok := o.provider.idp.EndSessionURL(o.session.Tokens.ID, x.origin.String()+p.prefix+"/logout/callback", state); ok {
-			return address
-		}
+	raw := x.r.Form.Get("rd")
+	rd := returnTo(raw, x.origin, p.returnHosts, p.prefix)
+	if rd == "/" && raw != "/" && raw != x.origin.String() && raw != x.origin.String()+"/" {
+		return "", nil
 	}
-	return ""
+	return rd, nil
 }
+
+// endSession is how the browser signs out at the first provider that has a place for that; it can be sent to one. A program gets no form.
+func (p *Proxy) endSession(x *exchange, ended []ownedSession, rd string) (there idp.EndSession, ok bool) {
+	state, err := p.attempts.ring.Seal(logoutPurpose(x), []byte(rd))
+	if err != nil {
+		return idp.EndSession{}, false
+	}
+	back := x.origin.String() + p.prefix + "/logout/callback"
+	for _, o := range ended {
+		if there, ok = o.provider.idp.EndSession(o.session.Tokens.ID, back, state); !ok {
+			continue
+		}
+		if there.Form != nil && !wantsHTML(x.r) {
+			there, ok = o.provider.idp.EndSession("", back, state) // client_id says who asks
+		}
+		return there, ok
+	}
+	return idp.EndSession{}, false
+}
+
+// logoutPurpose binds the state of a sign-out to the origin that it comes back to.
+func logoutPurpose(x *exchange) string { return "logout\x00" + x.origin.String() }
 
 // ownedSession is a session with the provider that began it.
 type ownedSession struct {
@@ -105,8 +147,8 @@ func clickedHere(r *http.Request) bool {
 	return r.Method == http.MethodGet && h.Get("Sec-Fetch-Site") == "same-origin" && h.Get("Sec-Fetch-Mode") == "navigate" && h.Get("Sec-Fetch-Dest") == "document"
 }
 
-// endSession ends one session and those of the same sign-in.
-func (p *Proxy) endSession(x *exchange, pr *provider, s *session.Session) error {
+// end ends one session and those of the same sign-in.
+func (p *Proxy) end(x *exchange, pr *provider, s *session.Session) error {
 	if err := pr.sessions.End(x.r.Context(), s, session.ReasonSignedOut); err != nil {
 		return err
 	}
@@ -138,16 +180,22 @@ func (p *Proxy) leaveFor(x *exchange, address string) {
 	p.redirect(x, address)
 }
 
-// signedOut is where the provider sends the browser after its own sign-out. The state is only looked at for the log: by then nothing is left that it
-// could protect, and a missing or foreign one must land safely. Whoever is signed in (anyone can link here) is not told otherwise.
+// signedOut is where the provider sends the browser after its own sign-out. The state leads on to the wanted address, which is checked
+// again; by then nothing is left that it could protect, and a missing or foreign one lands on the page. Whoever is signed in (anyone can
+// link here) is not told otherwise.
 func (p *Proxy) signedOut(x *exchange) {
 	if _, _, err := p.anySession(x); err == nil {
 		p.redirect(x, p.prefix)
 		return
 	}
-	if state := x.r.URL.Query().Get("state"); state != "" {
-		if _, _, err := p.attempts.ring.Open("logout", state, attemptLifetime); err != nil {
+	if state := x.r.URL.Query()["state"]; len(state) > 0 {
+		rd, _, err := p.attempts.ring.Open(logoutPurpose(x), state[0], attemptLifetime)
+		switch {
+		case err != nil || len(state) > 1:
 			x.reason("logout_state_unknown", nil)
+		case len(rd) > 0:
+			p.redirect(x, returnTo(string(rd), x.origin, p.returnHosts, p.prefix))
+			return
 		}
 	}
 	p.notice(x, http.StatusOK, noticeSignedOut, p.startLink(x, "/", false))

@@ -16,22 +16,23 @@ import (
 
 // Proxy is the front door. Make one with [New]; it is an http.Handler for the public listener.
 type Proxy struct {
-	log        *slog.Logger
-	now        func() time.Time
-	pages      *page.Pages
-	routes     *table
-	providers  []*provider
-	forwarding forwarding
-	streams    *streams
-	attempts   *attempts
-	used       usedAttempts
-	guesses    guesses
-	revoking   *revoker
-	appTokens  map[config.ClientCredentials]*appToken
-	store      session.Store
-	ready      *readiness
-	admin      http.Handler
-	audit      *auditor // nil: off
+	log          *slog.Logger
+	now          func() time.Time
+	pages        *page.Pages
+	routes       *table
+	providers    []*provider
+	forwarding   forwarding
+	streams      *streams
+	attempts     *attempts
+	used         usedAttempts
+	guesses      guesses
+	logoutMisses misses
+	revoking     *revoker
+	appTokens    map[config.ClientCredentials]*appToken
+	store        session.Store
+	ready        *readiness
+	admin        http.Handler
+	audit        *auditor // nil: off
 
 	prefix      string   // of our own endpoints, such as /oauth2
 	dialect     string   // in which another proxy asks; "" when none does
@@ -60,10 +61,15 @@ func (p *Proxy) serve(x *exchange) {
 		p.forwardAuth(x)
 		return
 	}
+	name, ours := p.endpointName(x.path)
+	if ours && name == "logout/backchannel" { // providers may call us by a name that no browser uses
+		p.endpoint(x, name)
+		return
+	}
 	if !p.findHost(x) {
 		return
 	}
-	if name, ok := p.endpointName(x.path); ok {
+	if ours {
 		p.endpoint(x, name)
 		return
 	}

@@ -126,6 +126,7 @@ var endedSentences = map[session.Reason]string{
 	session.ReasonTokenExpired:    "The identity provider's permission ran out.",
 	session.ReasonSignedOut:       "You signed out.",
 	session.ReasonBackChannel:     "You were signed out at the identity provider.",
+	session.ReasonFrontChannel:    "You were signed out at the identity provider.",
 	session.ReasonAdmin:           "An administrator ended your session.",
 	session.ReasonLimit:           "You signed in on too many devices; the oldest session ended.",
 	session.ReasonReplaced:        "A newer sign-in in this browser took the place of your session.",

@@ -104,10 +104,10 @@ func (rv *revoker) close(ctx context.Context) error {
 }
 
 // discarded revokes tokens of a session that ended without its cookie. Those that are to outlive the person's sign-out do so when it
-// was the provider that told of it (Back-Channel Logout 1.0 section 2.7).
+// was the provider that told of it (Back-Channel Logout 1.0 section 2.7). What a frame ordered, anyone could have: nothing is revoked for it.
 func (p *Proxy) discarded(ctx context.Context, pr *provider, d session.Discarded) {
 	offline := slices.Contains(strings.Fields(d.Tokens.Scope), "offline_access")
-	if !pr.idp.CanRevoke() || offline && d.Reason == session.ReasonBackChannel {
+	if !pr.idp.CanRevoke() || offline && d.Reason == session.ReasonBackChannel || d.Reason == session.ReasonFrontChannel {
 		return
 	}
 	p.revoking.revokeTokens(ctx, pr, d.Handle, d.Tokens)

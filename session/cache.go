@@ -38,6 +38,8 @@ type slot struct {
 type view struct {
 	s     *Session
 	ended Reason // then the session is over for good, and s is nil
+	// sealed says that it ended here without its cookie: when that comes, the record is read once more for the tokens in it.
+	sealed bool
 
 	// It is confirmed for MaxStale after read, as long as there was neither a notice nor a gap since.
 	read       time.Time // when that read began
@@ -253,10 +255,10 @@ func (m *Manager) weigh(key string, sl *slot, s *Session) {
 	})
 }
 
-// markEnded remembers in this process that the session is over, if it is known here.
-func (m *Manager) markEnded(key string, why Reason) {
+// markEnded remembers in this process that the session is over, if it is known here, and whether its tokens may still lie in the store.
+func (m *Manager) markEnded(key string, why Reason, sealed bool) {
 	if e, ok := m.slots.GetEntryQuietly(key); ok {
-		m.learn(key, e.Value, &view{ended: why, read: m.o.Now()})
+		m.learn(key, e.Value, &view{ended: why, sealed: sealed, read: m.o.Now()})
 	}
 	m.notice(key) // its streams here need not wait for the store's
 }

@@ -1,6 +1,9 @@
 package session
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Discarded is what [Options.Discarded] is called with. Tokens has what came to light: sometimes the refresh token alone.
 type Discarded struct {
@@ -46,6 +49,26 @@ func (m *Manager) unseal(ctx context.Context, t *ticket, rec Record) {
 				m.log.WarnContext(ctx, "tokens of an ended session left: the store does not answer", "session", handle(t.key))
 				return
 			}
+		}
+	})
+}
+
+// lookBehind is unseal for a session that this process knows to be over without having read its record.
+func (m *Manager) lookBehind(ctx context.Context, sl *slot, v *view, t *ticket) {
+	if !v.sealed || m.o.Discarded == nil {
+		return
+	}
+	looked := *v
+	looked.sealed = false
+	if !sl.view.CompareAndSwap(v, &looked) {
+		return
+	}
+	m.spawn(ctx, storeLimit, func(ctx context.Context) {
+		switch rec, err := m.o.Store.Get(ctx, t.key); {
+		case err == nil && rec.Ended != "" && len(rec.Sealed) > 0:
+			m.unseal(ctx, t, rec)
+		case err != nil && !errors.Is(err, ErrNone):
+			sl.view.CompareAndSwap(&looked, v) // at the next request, then
 		}
 	})
 }

@@ -190,7 +190,7 @@ func (m *Manager) endOnce(ctx context.Context, key string, why Reason, keepSeale
 		m.ends.put(key, end{why, keepSealed, index}, m.o.Now(), true)
 		m.rotations.drop(key)
 	}
-	m.markEnded(key, why)
+	m.markEnded(key, why, keepSealed)
 	if ended {
 		m.ended(key, subject, why)
 	}

@@ -210,11 +210,11 @@ func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, erro
 		return nil, 0, unavailable("read session", err)
 	case rec.Ended != "":
 		m.heardEnd(s.key, rec)
-		m.markEnded(s.key, rec.Ended)
+		m.markEnded(s.key, rec.Ended, len(rec.Sealed) > 0)
 		return nil, 0, &EndedError{rec.Ended}
 	}
 	if why := m.livesAgain(s.key); why != "" {
-		m.markEnded(s.key, why)
+		m.markEnded(s.key, why, true)
 		return nil, 0, &EndedError{why}
 	}
 	v.s = s
@@ -496,7 +496,7 @@ func (m *Manager) write(ctx context.Context, s *Session, rec Record, stored int6
 		return unanswered, nil, unavailable("write session", err)
 	case got.Ended != "":
 		m.heardEnd(s.key, got)
-		m.markEnded(s.key, got.Ended)
+		m.markEnded(s.key, got.Ended, len(got.Sealed) > 0)
 		return over, nil, &EndedError{got.Ended}
 	case got.Version == rec.Version && bytes.Equal(got.Sealed, rec.Sealed):
 		return written, nil, nil
@@ -599,7 +599,7 @@ func (m *Manager) reject(ctx context.Context, s *Session) (*Session, error) {
 	}
 	m.remember(s, memo{rejected: true})
 	_, _ = m.end(ctx, s.key, ReasonRefreshRejected, false, m.indexNames(s)) // tried again in the background
-	m.markEnded(s.key, ReasonRefreshRejected)
+	m.markEnded(s.key, ReasonRefreshRejected, false)
 	return nil, &EndedError{ReasonRefreshRejected}
 }
 

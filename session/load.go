@@ -84,6 +84,7 @@ func (m *Manager) find(ctx context.Context, t *ticket) (*Session, error) {
 	switch {
 	case v == nil:
 	case v.ended != "":
+		m.lookBehind(ctx, sl, v, t)
 		return nil, &EndedError{v.ended}
 	case m.watched.Load() && m.current(sl, v, now) && m.over(sl, v.s, now) == "":
 		return m.whole(ctx, sl, v.s)

@@ -237,7 +237,7 @@ func (m *Manager) endAgain(ctx context.Context, key string, e end) bool {
 	if err != nil && !errors.Is(err, ErrNone) {
 		return false
 	}
-	m.markEnded(key, e.why)
+	m.markEnded(key, e.why, e.keepSealed)
 	if ended {
 		m.log.WarnContext(ctx, "the store had lost the end of a session: ended again", "session", handle(key), "reason", string(e.why))
 	}
@@ -276,7 +276,7 @@ func (m *Manager) sessionBack(ctx context.Context, s *Session) (done bool, err e
 		return false, err
 	case rec.Ended != "":
 		m.heardEnd(s.key, rec)
-		m.markEnded(s.key, rec.Ended)
+		m.markEnded(s.key, rec.Ended, len(rec.Sealed) > 0)
 		return true, nil
 	case rec.Version >= s.Version:
 		return true, nil

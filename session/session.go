@@ -18,6 +18,7 @@ const (
 	ReasonTokenExpired    Reason = "token_expired"    // the access token ran out and there is no refresh token
 	ReasonSignedOut       Reason = "signed_out"       // the person signed out
 	ReasonBackChannel     Reason = "back_channel"     // the provider said so
+	ReasonFrontChannel    Reason = "front_channel"    // the provider said so, by way of the browser
 	ReasonAdmin           Reason = "admin"            // an operator said so
 	ReasonLimit           Reason = "limit"            // more than max_sessions_per_user
 	ReasonReplaced        Reason = "replaced"         // a new sign-in in the same browser took its place

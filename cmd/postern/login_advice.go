@@ -282,7 +282,7 @@ func (l *login) sentences() []sentence {
 		{"ID token: aud", []hint{{l.key("client_id"), "is not whom the token is for"}, {l.key("extra_audiences"), "lists further audiences that the token may name"}}},
 		{"ID token: azp", one(l.key("client_id"), "is not whom the token is for")},
 		{"this clock", []hint{clock}},
-		{"key of the ID token", one(l.key("internal_url"), "or http_proxy: the provider's keys cannot be fetched from this machine")},
+		{"key of the token", one(l.key("internal_url"), "or http_proxy: the provider's keys cannot be fetched from this machine")},
 		{"email_verified", []hint{
 			{l.key("claims.user"), "an address is not a user's name unless the provider vouches for it: take another claim"},
 			{l.key("assume_email_verified"), "true, only if nobody can enter a foreign address at this provider"},

@@ -44,6 +44,14 @@ func (c claims) time(name string) (t time.Time, ok bool) {
 	return time.Unix(int64(whole), int64(fraction*1e9)), true
 }
 
+// audience returns the members of aud, which is one or a list (RFC 7519 section 4.1.3). They may be anything.
+func (c claims) audience() []any {
+	if list, ok := c["aud"].([]any); ok {
+		return list
+	}
+	return []any{c["aud"]}
+}
+
 // has reports whether the claim is there. A claim that is null is not (OpenID Connect Core section 5.3.2).
 func (c claims) has(name string) bool { return c[name] != nil }
 

@@ -88,6 +88,7 @@ func (p *Provider) signIn(ctx context.Context, m *metadata, t tokenAnswer, want 
 	if err != nil {
 		return session.Grant{}, err
 	}
+	g.Issued, _ = c.time("iat") // what a logout token's iat is compared with
 	return t.complete(g, session.Tokens{Scope: m.scope}), nil
 }
 

@@ -14,6 +14,12 @@ import (
 // logoutEvent is the event that makes a token a logout token (OpenID Connect Back-Channel Logout section 2.4).
 const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 
+// The tokens that are verified here, as errors name them.
+const (
+	idToken     = "ID token"
+	logoutToken = "logout token"
+)
+
 // expect is what an ID token must hold beyond what every one must.
 type expect struct {
 	nonce  string        // empty: not looked at
@@ -24,7 +30,7 @@ type expect struct {
 // [ProtocolError] for a bad token and [UnavailableError] when the provider's keys could not be had.
 func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, token, access string, want expect) (claims, error) {
 	// Signature first: nothing else in the token means anything before.
-	header, payload, err := m.keys.verify(ctx, token)
+	header, payload, err := m.keys.verify(ctx, idToken, token)
 	if err != nil {
 		return nil, err
 	}
@@ -86,10 +92,10 @@ func (p *Provider) checkClaims(c claims, want expect) error {
 	if sub := c.text("sub"); !clean(sub) || len(sub) > maxSubject {
 		return badAnswer("ID token: sub is missing, longer than %d bytes or holds control characters", maxSubject)
 	}
-	if err := p.checkAudience(c); err != nil {
+	if err := p.checkAudience(idToken, c); err != nil {
 		return err
 	}
-	if err := p.checkTimes(c, want.maxAge); err != nil {
+	if err := p.checkTimes(idToken, c, want.maxAge); err != nil {
 		return err
 	}
 	// Binds the token to this browser's attempt: a code stolen from another one brings another nonce.
@@ -101,13 +107,10 @@ func (p *Provider) checkClaims(c claims, want expect) error {
 
 // checkAudience accepts tokens for this client alone, and for those beside it that the operator trusts: another audience could use the
 // token to pass for this client (OpenID Connect Core section 3.1.3.7, points 3 to 5).
-func (p *Provider) checkAudience(c claims) error {
-	audience := []any{c["aud"]}
-	if list, ok := c["aud"].([]any); ok {
-		audience = list
-	}
+func (p *Provider) checkAudience(what string, c claims) error {
+	audience := c.audience()
 	if len(audience) == 0 {
-		return badAnswer("ID token: aud is empty")
+		return badAnswer("%s: aud is empty", what)
 	}
 	ours := false
 	for _, a := range audience {
@@ -116,46 +119,46 @@ func (p *Provider) checkAudience(c claims) error {
 		case s == p.clientID:
 			ours = true
 		case !slices.Contains(p.o.ExtraAudiences, s):
-			return badAnswer("ID token: aud is missing or names another client: %q (see extra_audiences)", printable(brief(s)))
+			return badAnswer("%s: aud is missing or names another client: %q (see extra_audiences)", what, printable(brief(s)))
 		}
 	}
 	if !ours {
-		return badAnswer("ID token: aud does not name this client")
+		return badAnswer("%s: aud does not name this client", what)
 	}
 	if c.has("azp") && c["azp"] != p.clientID {
-		return badAnswer("ID token: azp is another client: %q", printable(brief(c.text("azp"))))
+		return badAnswer("%s: azp is another client: %q", what, printable(brief(c.text("azp"))))
 	}
 	return nil
 }
 
 // checkTimes checks exp, iat and nbf.
-func (p *Provider) checkTimes(c claims, maxAge time.Duration) error {
+func (p *Provider) checkTimes(what string, c claims, maxAge time.Duration) error {
 	now := p.now()
 	exp, ok := c.time("exp")
 	if !ok {
-		return badAnswer("ID token: exp is missing or not a date")
+		return badAnswer("%s: exp is missing or not a date", what)
 	}
 	if !now.Before(exp.Add(p.leeway)) {
-		return badAnswer("ID token has expired: %v ago by this clock", now.Sub(exp).Round(time.Second))
+		return badAnswer("%s has expired: %v ago by this clock", what, now.Sub(exp).Round(time.Second))
 	}
 	iat, ok := c.time("iat")
 	if !ok {
-		return badAnswer("ID token: iat is missing or not a date")
+		return badAnswer("%s: iat is missing or not a date", what)
 	}
 	if iat.After(now.Add(p.leeway)) {
-		return badAnswer("ID token: iat is %v ahead of this clock", iat.Sub(now).Round(time.Second))
+		return badAnswer("%s: iat is %v ahead of this clock", what, iat.Sub(now).Round(time.Second))
 	}
 	if maxAge > 0 && now.Sub(iat) > maxAge+p.leeway {
-		return badAnswer("ID token: iat is %v ago by this clock", now.Sub(iat).Round(time.Second))
+		return badAnswer("%s: iat is %v ago by this clock", what, now.Sub(iat).Round(time.Second))
 	}
 	if c.has("nbf") {
 		if nbf, ok := c.time("nbf"); !ok || nbf.After(now.Add(p.leeway)) {
-			return badAnswer("ID token: nbf is ahead of this clock, or not a date")
+			return badAnswer("%s: nbf is ahead of this clock, or not a date", what)
 		}
 	}
 	if c.has("auth_time") {
 		if _, ok := c.time("auth_time"); !ok {
-			return badAnswer("ID token: auth_time is not a date")
+			return badAnswer("%s: auth_time is not a date", what)
 		}
 	}
 	return nil

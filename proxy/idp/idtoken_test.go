@@ -264,7 +264,7 @@ func TestGrantMembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := session.Grant{
-		Issuer: scriptIssuer, Subject: "alice", SID: "s-1", ACR: "gold", AuthTime: today.Add(-time.Hour),
+		Issuer: scriptIssuer, Subject: "alice", SID: "s-1", ACR: "gold", AuthTime: today.Add(-time.Hour), Issued: today,
 		Identity: session.Identity{User: "alice"},
 		Tokens: session.Tokens{
 			Access: "access", Refresh: "r", ID: token, Obtained: today, Expiry: today.Add(time.Minute), Scope: "openid profile email",

@@ -62,16 +62,16 @@ func newKeySet(p *Provider, address string) *keySet {
 	}
 }
 
-// verify returns the payload of a signed token in compact serialization. Its error is a [ProtocolError] for a bad token, and an
+// verify returns the payload of a signed token in compact serialization. what names the token in errors: a [ProtocolError] for a bad one, and an
 // [UnavailableError] when the key could not be had.
-func (k *keySet) verify(ctx context.Context, token string) (header jose.Header, payload []byte, err error) {
+func (k *keySet) verify(ctx context.Context, what, token string) (header jose.Header, payload []byte, err error) {
 	if len(token) > maxToken {
-		return header, nil, badAnswer("ID token is larger than %d bytes: ask the provider for fewer claims", maxToken)
+		return header, nil, badAnswer("%s is larger than %d bytes: ask the provider for fewer claims", what, maxToken)
 	}
 	// JSON serialisation, encrypted tokens, none and every other algorithm than the registered one end here (RFC 8725 section 3.1).
 	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{k.alg})
 	if err != nil || len(jws.Signatures) != 1 {
-		return header, nil, badAnswer("ID token is not signed with %s, or malformed (see id_token_signed_response_alg)", k.alg)
+		return header, nil, badAnswer("%s is not signed with %s, or malformed (see id_token_signed_response_alg)", what, k.alg)
 	}
 	header = jws.Signatures[0].Protected
 	keys, count := k.current()
@@ -89,7 +89,7 @@ func (k *keySet) verify(ctx context.Context, token string) (header jose.Header, 
 		}
 	}
 	if payload, err = open(jws, keys, header.KeyID); err != nil {
-		return header, nil, badAnswer("ID token is %v (key id %q)", err, brief(header.KeyID))
+		return header, nil, badAnswer("%s is %v (key id %q)", what, err, brief(header.KeyID))
 	}
 	return header, payload, nil
 }
@@ -178,7 +178,7 @@ func noKey(why error, retry time.Duration) error {
 	if bad, ok := errors.AsType[*ProtocolError](why); ok {
 		why = errors.New(bad.What) // it is the key set that is bad: callers must not take it for the token
 	}
-	return &UnavailableError{What: "the key of the ID token could not be had", RetryAfter: retry, Err: why, sent: true}
+	return &UnavailableError{What: "the key of the token could not be had", RetryAfter: retry, Err: why, sent: true}
 }
 
 // update fetches the keys. A failure keeps the old ones.

@@ -69,8 +69,8 @@ func TestInternalURL(t *testing.T) {
 			if err != nil || !strings.HasPrefix(address, issuer+"/authorize?") {
 				t.Fatalf("got %s, %v (%s)", address, err, p.Problem())
 			}
-			if end, _ := p.EndSessionURL("", callback, ""); !strings.HasPrefix(end, issuer+"/end?") || p.AuthorizeOrigin() != "https://id.example.com" {
-				t.Errorf("got %s, %s", end, p.AuthorizeOrigin())
+			if end, _ := p.EndSession("", callback, ""); !strings.HasPrefix(end.URL, issuer+"/end?") || p.AuthorizeOrigin() != "https://id.example.com" {
+				t.Errorf("got %s, %s", end.URL, p.AuthorizeOrigin())
 			}
 			if _, err := p.Refresh(t.Context(), session.Grant{Issuer: issuer, Subject: "alice", Tokens: session.Tokens{Refresh: "r"}}); err != nil {
 				t.Fatal(err)

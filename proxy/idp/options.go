@@ -124,6 +124,10 @@ type Options struct {
 	// AssumeEmailVerified believes the email claim without email_verified.
 	AssumeEmailVerified bool
 
+	// LogoutURI is where a browser goes to sign out at the provider, in place of what the metadata say. In its query {client_id},
+	// {id_token_hint}, {post_logout_redirect_uri} and {state} stand for what is known then.
+	LogoutURI string
+
 	// InternalURL is the base of the calls that are made to the provider itself, where that is not the public one. Issuer and what
 	// browsers are sent to stay as they are.
 	InternalURL string
@@ -205,6 +209,11 @@ func (o Options) check() error {
 	o.checkIdentity(&ps)
 	if !slices.Contains(signingAlgs(), o.SigningAlg) {
 		ps.add("id_token_signed_response_alg: %q is not supported", o.SigningAlg)
+	}
+	if o.LogoutURI != "" {
+		if err := checkLogoutURI(o.LogoutURI); err != nil {
+			ps.add("logout_uri: %w", err)
+		}
 	}
 	if o.InternalURL != "" {
 		if err := checkBase(o.InternalURL); err != nil {

@@ -266,7 +266,7 @@ func TestDiscoveryHeals(t *testing.T) {
 		if p.Discovered() || !strings.Contains(p.Problem(), "connection refused") || p.AuthorizeOrigin() != "" {
 			t.Errorf("discovered %v, problem %q", p.Discovered(), p.Problem())
 		}
-		if _, ok := p.EndSessionURL("", "", ""); ok {
+		if _, ok := p.EndSession("", "", ""); ok {
 			t.Error("an end-session URL before discovery")
 		}
 
@@ -368,21 +368,24 @@ func TestDiscoveryPanicIsAnError(t *testing.T) {
 	wantUnavailable(t, err)
 }
 
-func TestEndSessionURL(t *testing.T) {
+func TestEndSession(t *testing.T) {
 	_, p := scripted(t)
 	attempt(t, t.Context(), p, today)
-	got, ok := p.EndSessionURL("e30.e30.x", "https://wiki.example.com/oauth2/logout/callback", "a b")
+	got, ok := p.EndSession("e30.e30.x", "https://wiki.example.com/oauth2/logout/callback", "a b")
 	want := scriptIssuer + "/end?client_id=wiki&id_token_hint=e30.e30.x&post_logout_redirect_uri=https%3A%2F%2Fwiki.example.com%2Foauth2%2Flogout%2Fcallback&state=a%20b&tenant=7"
-	if !ok || got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	if !ok || got.URL != want || got.Form != nil {
+		t.Errorf("got  %v\nwant %s", got, want)
 	}
-	got, _ = p.EndSessionURL("", "", "")
-	if want := scriptIssuer + "/end?client_id=wiki&tenant=7"; got != want {
-		t.Errorf("got %s, want %s", got, want)
+	got, _ = p.EndSession("", "", "")
+	if want := scriptIssuer + "/end?client_id=wiki&tenant=7"; got.URL != want {
+		t.Errorf("got %s, want %s", got.URL, want)
 	}
-	got, _ = p.EndSessionURL(strings.Repeat("t", 5000), callback, "s")
-	if strings.Contains(got, "id_token_hint") || !strings.Contains(got, "client_id=wiki") || !strings.Contains(got, "state=s") {
-		t.Errorf("with a huge ID token: got %.200s", got)
+	// S42: what is too long for a URL is posted whole.
+	huge := strings.Repeat("t", 5000)
+	got, _ = p.EndSession(huge, callback, "s")
+	form := map[string]string{"client_id": "wiki", "id_token_hint": huge, "post_logout_redirect_uri": callback, "state": "s"}
+	if diff := cmp.Diff(idp.EndSession{URL: scriptIssuer + "/end?tenant=7", Form: form}, got); diff != "" {
+		t.Errorf("with a huge ID token (-want +got):\n%s", diff)
 	}
 
 	for _, address := range []any{nil, "http://id.example.com/end", "javascript:alert(1)"} {
@@ -391,9 +394,44 @@ func TestEndSessionURL(t *testing.T) {
 		m["end_session_endpoint"] = address
 		s.answer("/.well-known/openid-configuration", 200, m)
 		attempt(t, t.Context(), p, today) // sign-in works all the same
-		if got, ok := p.EndSessionURL("x", "", ""); ok {
-			t.Errorf("got %s for %v", got, address)
+		if got, ok := p.EndSession("x", "", ""); ok {
+			t.Errorf("got %v for %v", got, address)
 		}
+	}
+}
+
+// TestLogoutURI stands in for the metadata, and is checked as they are.
+func TestLogoutURI(t *testing.T) {
+	const uri = "https://id.example.com/out?a={client_id}&b={post_logout_redirect_uri}"
+	_, p := scripted(t, func(o *idp.Options) { o.LogoutURI = uri })
+	got, ok := p.EndSession("hint", "https://x.example/?a=b&c", "{client_id}")
+	if want := "https://id.example.com/out?a=wiki&b=https%3A%2F%2Fx.example%2F%3Fa%3Db%26c"; !ok || got.URL != want || got.Form != nil {
+		t.Errorf("got %v before discovery", got)
+	}
+	for _, bad := range []string{
+		"http://id.example.com/out", "https://id.example.com/{client_id}", "https://{state}/", "https://id.example.com/?a={redirect_uri}", "https://id.example.com/?a={",
+		"https://id.example.com/?{{state}}", "https://id.example.com/#a", "javascript:alert(1)", "/out",
+	} {
+		s := newScript(t)
+		o := s.options()
+		o.LogoutURI = bad
+		if _, err := idp.New(o); err == nil {
+			t.Errorf("%s is accepted", bad)
+		}
+	}
+}
+
+func TestPageOrigins(t *testing.T) {
+	s, p := scripted(t, func(o *idp.Options) { o.LogoutURI = "https://out.example.com/x" })
+	m := scriptMetadata()
+	m["end_session_endpoint"] = "https://end;script-src.example.com/"
+	s.answer("/.well-known/openid-configuration", 200, m)
+	if diff := cmp.Diff([]string{scriptIssuer, "https://out.example.com"}, p.PageOrigins()); diff != "" {
+		t.Errorf("undiscovered (-want +got):\n%s", diff)
+	}
+	attempt(t, t.Context(), p, today)
+	if diff := cmp.Diff([]string{scriptIssuer, "https://out.example.com"}, p.PageOrigins()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
@@ -403,11 +441,11 @@ func TestConformanceRPInitiatedLogout(t *testing.T) {
 	after := "https://wiki.example.com/oauth2/logout/callback"
 	s.op.AddClient(idptest.Client{ID: "wiki", Secret: "s3cr:t/+%", RedirectURIs: []string{callback}, PostLogoutRedirectURIs: []string{after}})
 	g := s.mustSignIn(t)
-	address, ok := s.EndSessionURL(g.Tokens.ID, after, "st")
+	there, ok := s.EndSession(g.Tokens.ID, after, "st")
 	if !ok {
 		t.Fatal("no end-session URL")
 	}
-	if back := s.op.Visit(t, address); back.URL != after+"?state=st" {
+	if back := s.op.Visit(t, there.URL); back.URL != after+"?state=st" {
 		t.Errorf("got back at %s", back.URL)
 	}
 }

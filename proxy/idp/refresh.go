@@ -74,6 +74,7 @@ func (p *Provider) renew(ctx context.Context, m *metadata, prev session.Grant, t
 		return session.Grant{}, badAnswer("refreshed tokens are another person's")
 	}
 	// Section 12.2: these are of the original authentication. The session is also known under its first sid.
+	next.Issued = prev.Issued
 	if !prev.AuthTime.IsZero() {
 		next.AuthTime = prev.AuthTime
 	}

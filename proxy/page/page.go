@@ -40,13 +40,12 @@ func New(o Options) *Pages {
 	if err != nil {
 		panic(err) // embedded: cannot be missing
 	}
-	sum := sha256.Sum256(css)
 	p := &Pages{
 		site:      line(cmp.Or(o.Title, "Postern")),
 		now:       o.Now,
 		templates: template.Must(template.ParseFS(files, "page.html")),
 		style:     template.CSS(css),
-		styleHash: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'",
+		styleHash: "'sha256-" + hash(string(css)) + "'",
 	}
 	if p.now == nil {
 		p.now = time.Now
@@ -93,6 +92,8 @@ type Confirm struct {
 	Action string
 	// Button is the text of the button. Default: Continue.
 	Button string
+	// Fields are posted along.
+	Fields map[string]string
 	// Cancel is where the person goes who does not want it.
 	Cancel string
 	// RequestID lets an operator find the request in the log.
@@ -154,6 +155,7 @@ type view struct {
 	Action, Button, Cancel, URL    string
 	Person, Problem                string
 	Fields                         map[string]string
+	Script                         template.JS
 	sessionFacts
 }
 
@@ -185,6 +187,7 @@ func (p *Pages) Confirm(w http.ResponseWriter, r *http.Request, c Confirm) {
 		Text:      text(c.Text),
 		Action:    safeURL(c.Action),
 		Button:    line(cmp.Or(c.Button, "Continue")),
+		Fields:    fields(c.Fields),
 		Cancel:    safeURL(c.Cancel),
 		RequestID: line(c.RequestID),
 	}, policy{formAction: "'self'"})
@@ -212,10 +215,35 @@ func (p *Pages) Continue(w http.ResponseWriter, r *http.Request, title, url stri
 	}, policy{formAction: "'none'"})
 }
 
+// postScript sends the form of the page [Pages.Post].
+const postScript = "document.forms[0].submit()"
+
+// Post writes a page that posts fields to url, an http(s) address, where an address that holds them would be too long. It goes by
+// itself, and by its button where scripts are off. The fields reach url as they are.
+func (p *Pages) Post(w http.ResponseWriter, r *http.Request, title, url string, fields map[string]string) {
+	target := safeURL(url)
+	// The form's target may redirect to hosts that nobody here knows, and browsers hold each hop to form-action.
+	formAction := "'self' https:"
+	if scheme, rest, ok := strings.Cut(target, "://"); ok && scheme == "http" {
+		host, _, _ := strings.Cut(rest, "/")
+		host, _, _ = strings.Cut(host, "?")
+		formAction += " http://" + host
+	}
+	p.write(w, r, http.StatusOK, "post", view{
+		Heading: line(title), Action: target, Fields: fields, Script: postScript,
+	}, policy{formAction: formAction, script: "'sha256-" + hash(postScript) + "'"})
+}
+
+func hash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
 // policy is what a page's security headers depend on.
 type policy struct {
 	formAction string
 	framed     bool
+	script     string // the hash of the page's own script; empty: none
 }
 
 func (p *Pages) write(w http.ResponseWriter, r *http.Request, status int, name string, v view, pol policy) {
@@ -250,14 +278,18 @@ func (p *Pages) write(w http.ResponseWriter, r *http.Request, status int, name s
 		h.Del("X-Frame-Options") // it has no value for "anyone"
 		ancestors = "*"
 	}
-	h.Set("Content-Security-Policy", strings.Join([]string{
+	directives := []string{
 		"default-src 'none'",
 		"style-src " + p.styleHash,
 		"img-src data:", // the icon, which is in the page, so that browsers do not ask for /favicon.ico
 		"form-action " + pol.formAction,
 		"frame-ancestors " + ancestors,
 		"base-uri 'none'",
-	}, "; "))
+	}
+	if pol.script != "" {
+		directives = append(directives, "script-src "+pol.script)
+	}
+	h.Set("Content-Security-Policy", strings.Join(directives, "; "))
 	vary(h, "Accept", "Cookie", "Sec-Fetch-Dest", "Sec-Fetch-Mode")
 
 	w.WriteHeader(status)

@@ -384,6 +384,66 @@ func TestSignOutAtProvider(t *testing.T) {
 	}
 }
 
+// TestBackChannelLogout signs out at the provider, which tells one of two replicas: within a second both refuse. The person is not asked to
+// come by, and a session of somebody else at the same provider lives on.
+func TestBackChannelLogout(t *testing.T) {
+	idpPort, ports := freePort(t), [2]int{freePort(t), freePort(t)}
+	app := startUpstream(t)
+	r := redistest.Start(t, redistest.Options{})
+	config := minimal(t, idpPort, app, stored(r, keygen(t)))
+	var replicas [2]*postern
+	for i, port := range ports {
+		replicas[i] = newPostern(t, config, port, "")
+	}
+	first := replicas[0]
+	// The second replica is called: it never saw the browser.
+	idp := startProvider(t, providerSettings{
+		Port: idpPort, Origin: first.origin, AccessTokenTTL: 5 * time.Minute, BackChannel: replicas[1].origin + "/oauth2/logout/backchannel",
+	})
+	for _, p := range replicas {
+		p.start(t)
+		p.ready(t)
+	}
+	b := startBrowser(t, nil)
+	b.open(first.origin + "/wiki/")
+	b.signIn("alice")
+	b.sees("#seen")
+	other := b.another()
+	other.open(first.origin + "/wiki/")
+	other.signIn("bob")
+	other.sees("#seen")
+	alice, bob := b.cookie(first.origin, "postern"), other.cookie(first.origin, "postern")
+	for _, p := range replicas { // both have the sessions in their caches
+		get(t, p.origin+"/wiki/", alice).seen(t)
+		get(t, p.origin+"/wiki/", bob).seen(t)
+	}
+
+	b.open(idp.url + "/session/end")
+	began := time.Now()
+	b.signOutAtProvider()
+	for i, p := range replicas {
+		eventually(t, fmt.Sprintf("replica %d refuses", i), func() error {
+			if resp := get(t, p.origin+"/wiki/", alice); resp.status != http.StatusUnauthorized {
+				return fmt.Errorf("still %d", resp.status)
+			}
+			return nil
+		})
+		// The browser's click and the provider's page are part of it.
+		took := time.Since(began)
+		if took > time.Second {
+			t.Errorf("replica %d refuses after %v", i, took)
+		}
+		t.Logf("replica %d refuses %v after the click", i, took.Round(time.Millisecond))
+		if resp := get(t, p.origin+"/wiki/", alice); !strings.Contains(resp.body, "back_channel") {
+			t.Errorf("replica %d says %s", i, resp.body)
+		}
+		get(t, p.origin+"/wiki/", bob).seen(t)
+	}
+	b.arrives(idp.url + "/session/end/success")
+	b.open(first.origin + "/wiki/")
+	b.sees(`input[name=login]`)
+}
+
 // TestUserinfo takes the claims from userinfo, for a provider that keeps them out of the ID token.
 func TestUserinfo(t *testing.T) {
 	idpPort, port := freePort(t), freePort(t)

@@ -13,6 +13,7 @@ const settings = {
   origin: 'http://127.0.0.1:4180', // Postern's public origin
   access_token_ttl: 60, // seconds
   token_delay: 0, // milliseconds from a token's issue to its answer
+  backchannel_logout_uri: undefined, // where it tells of sign-outs
   claims_in_id_token: true, // false: only userinfo has them, as OpenID Connect Core 5.4 prefers
   ...JSON.parse(process.env.PROVIDER ?? '{}'),
 };
@@ -43,6 +44,10 @@ const provider = new Provider(`http://localhost:${settings.port}`, {
     grant_types: ['authorization_code', 'refresh_token'],
     redirect_uris: [`${settings.origin}/oauth2/callback`],
     post_logout_redirect_uris: [`${settings.origin}/oauth2/logout/callback`],
+    ...(settings.backchannel_logout_uri && {
+      backchannel_logout_uri: settings.backchannel_logout_uri,
+      backchannel_logout_session_required: true,
+    }),
   }],
   claims: {
     openid: ['sub'],
@@ -51,6 +56,8 @@ const provider = new Provider(`http://localhost:${settings.port}`, {
   },
   conformIdTokenClaims: !settings.claims_in_id_token,
   cookies: { keys: [randomBytes(32).toString('hex')] },
+  features: { backchannelLogout: { enabled: true } },
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options), // its own refuses loopback addresses, and Postern is at one
   findAccount: (ctx, id) => people[id] && { accountId: id, claims: () => ({ sub: id, ...people[id] }) },
   issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
   jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256' }] },
@@ -65,6 +72,8 @@ const provider = new Provider(`http://localhost:${settings.port}`, {
     Session: 3600,
   },
 });
+
+provider.on('backchannel.error', (ctx, err) => console.log(`sign-out not told: ${err.message} ${err.cause ?? ''}`));
 
 provider.use(async (ctx, next) => {
   await next();

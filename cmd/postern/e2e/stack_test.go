@@ -50,6 +50,7 @@ type providerSettings struct {
 	Port            int           `json:"port"`
 	Origin          string        `json:"origin"`
 	ClientSecret    string        `json:"client_secret,omitempty"`
+	BackChannel     string        `json:"backchannel_logout_uri,omitempty"`
 	AccessTokenTTL  time.Duration `json:"-"`
 	TokenDelay      time.Duration `json:"-"`
 	UserinfoOnly    bool          `json:"-"`
