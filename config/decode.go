@@ -28,6 +28,7 @@ type field struct {
 	laterWord []string // those of them that are not supported yet
 	later     bool     // the key itself is not
 	multiline bool     // a text may hold line breaks
+	script    bool     // a text is an expression
 }
 
 // custom is a type with a form of its own, such as "a word or a mapping".
@@ -48,7 +49,8 @@ func fieldsOf(t reflect.Type) (fields []field, index []int) {
 			oneOf:     strings.Fields(f.Tag.Get("oneof")),
 			laterWord: strings.Fields(f.Tag.Get("laterValues")),
 			later:     f.Tag.Get("later") != "",
-			multiline: f.Tag.Get("multiline") != "",
+			multiline: f.Tag.Get("multiline") != "" || f.Tag.Get("script") != "",
+			script:    f.Tag.Get("script") != "",
 		})
 		index = append(index, i)
 	}

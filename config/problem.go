@@ -86,10 +86,12 @@ type source struct {
 	marks  map[string]mark
 	failed map[string]bool   // paths whose value could not be decoded: nothing more is said about them
 	raw    map[string]string // values with variables as the file writes them, for printing; URLs are among them
+
+	scripts map[string]script // where expressions stand
 }
 
 func newSource(file string) *source {
-	return &source{file: file, marks: map[string]mark{}, failed: map[string]bool{}, raw: map[string]string{}}
+	return &source{file: file, marks: map[string]mark{}, failed: map[string]bool{}, raw: map[string]string{}, scripts: map[string]script{}}
 }
 
 // given tells whether the file has the key.

@@ -17,7 +17,7 @@ type Route struct {
 	Upstream Upstreams `yaml:"upstream"`
 	// Provider names whose sign-in this route takes. Needed where several providers are defined.
 	Provider []string `yaml:"provider"`
-	// Access says who may make these requests: public, signed_in, deny, or conditions that must all hold. Default: signed_in, whoever the provider signs in.
+	// Access says who may make these requests: public, optional (a session is used where there is one), signed_in, deny, or conditions that must all hold. Default: signed_in, whoever the provider signs in.
 	Access Access `yaml:"access" default:"signed_in"`
 	// Unauthenticated says what somebody without a session gets.
 	Unauthenticated string `yaml:"unauthenticated" later:"yes" oneof:"auto login deny"`
@@ -76,16 +76,16 @@ type Access struct {
 	SignedIn bool `yaml:"signed_in"`
 	// Groups lets in whoever is in any of them; an empty list nobody.
 	Groups []string `yaml:"groups"`
-	// Emails lets in these addresses.
-	Emails []string `yaml:"emails" later:"yes"`
-	// EmailDomains lets in addresses of these domains.
-	EmailDomains []string `yaml:"email_domains" later:"yes"`
-	// Users lets in these user names.
-	Users []string `yaml:"users" later:"yes"`
-	// Claims lets in whoever has one of the listed values in each claim.
-	Claims map[string][]string `yaml:"claims" later:"yes"`
-	// Rule is a CEL expression.
-	Rule string `yaml:"rule" later:"yes" multiline:"yes"`
+	// Emails lets in these addresses, if the provider vouches for them. Upper and lower case of ASCII letters are the same.
+	Emails []string `yaml:"emails"`
+	// EmailDomains lets in addresses that end in @ and one of these domains, if the provider vouches for them. A subdomain is another domain.
+	EmailDomains []string `yaml:"email_domains"`
+	// Users lets in these user names, written exactly as X-Forwarded-User would be.
+	Users []string `yaml:"users"`
+	// Claims lets in whoever has one of the listed values in each of these claims; realm_access.roles is a path.
+	Claims map[string][]string `yaml:"claims"`
+	// Rule lets in whoever this CEL expression is true for. It sees user, email, name, preferred_username, groups, claims, session, request, ip and time.
+	Rule string `yaml:"rule" script:"yes"`
 	// ACR asks for a sign-in of one of these strengths.
 	ACR []string `yaml:"acr" later:"yes"`
 	// MaxAge asks for a sign-in that is not older.

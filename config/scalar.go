@@ -79,6 +79,10 @@ func (d *decoder) text(path string, n ast.Node, v reflect.Value, f field) {
 	if !ok {
 		return
 	}
+	if f.script {
+		written, _, _ := rawText(n)
+		d.src.scripts[path] = newScript(n, written)
+	}
 	isString := v.Kind() == reflect.String
 	if isString && !f.multiline && strings.ContainsFunc(text, unicode.IsControl) {
 		d.fail(path, n, "holds a line break or another control character", "Write it in one line; look for a stray newline in the variable's value")

@@ -80,8 +80,8 @@ func (o *OnStoreError) decodeNode(d *decoder, path string, n ast.Node) {
 // decodeNode reads one of the words, or conditions.
 func (a *Access) decodeNode(d *decoder, path string, n ast.Node) {
 	if !isMapping(n) {
-		f := field{key: "access", oneOf: []string{Public, Optional, SignedIn, Deny}, laterWord: []string{Optional}}
-		a.Level = d.word(path, n, f, "one of public, signed_in, deny, or a mapping such as {groups: [staff]}")
+		f := field{key: "access", oneOf: []string{Public, Optional, SignedIn, Deny}}
+		a.Level = d.word(path, n, f, "one of public, optional, signed_in, deny, or a mapping such as {groups: [staff]}")
 		return
 	}
 	a.Level = SignedIn

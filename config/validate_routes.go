@@ -197,9 +197,16 @@ func (v *validator) access(at string, r Route) {
 			v.warn(at, "is empty: the route lets nobody in", "Name who may enter, or write access: deny")
 		}
 	}
+	v.conditions(key, r.Access)
 	for _, p := range v.c.Providers {
-		if r.Access.Groups != nil && p.Identity == "none" && (slices.Contains(r.Provider, p.Name) || len(r.Provider) == 0) {
-			v.warn(key+".groups", "lets nobody in: provider "+quote(p.Name)+" has identity: none, so nobody's groups are known", "Write access: signed_in, or give the provider an identity with groups")
+		if p.Identity != "none" || !slices.Contains(r.Provider, p.Name) && len(r.Provider) > 0 {
+			continue
+		}
+		for _, name := range []string{"groups", "emails", "email_domains", "users", "claims"} {
+			if v.given(key + "." + name) {
+				v.warn(key+"."+name, "lets nobody in: provider "+quote(p.Name)+" has identity: none, so nobody's "+strings.ReplaceAll(name, "_", " ")+" are known",
+					"Write access: signed_in, or give the provider an identity with "+strings.ReplaceAll(name, "_", " "))
+			}
 		}
 	}
 	if v.given(key) || !r.needsSignIn() {
@@ -210,6 +217,49 @@ func (v *validator) access(at string, r Route) {
 			v.err(at, "does not say who may enter, and anyone can register at provider "+quote(p.Name),
 				"Write access: {groups: […]}, or access: signed_in if everyone with an account there may enter")
 		}
+	}
+}
+
+// conditions checks entries that nobody could ever meet.
+func (v *validator) conditions(key string, a Access) {
+	empty := func(list string, values []string) {
+		for i, s := range values {
+			if s == "" {
+				v.err(element(v.c.src, list, i), "is empty", "Give it a value, or leave it out")
+			}
+		}
+	}
+	empty(key+".groups", a.Groups)
+	empty(key+".users", a.Users)
+	for i, e := range a.Emails {
+		local, domain, ok := strings.Cut(e, "@")
+		if !ok || local == "" || domain == "" || strings.ContainsAny(domain, "@ ") {
+			v.shown(element(v.c.src, key+".emails", i), "is not an address", "Write it such as alice@example.com; whole domains go to email_domains")
+		}
+	}
+	for i, d := range a.EmailDomains {
+		at := element(v.c.src, key+".email_domains", i)
+		switch {
+		case strings.ContainsAny(d, "@"):
+			v.shown(at, "holds an @", "Write the domain alone, such as example.com; single addresses go to emails")
+		case strings.Contains(d, "*") || strings.HasPrefix(d, "."):
+			v.shown(at, "is not one domain", "Write each domain out: a subdomain is another domain")
+		case !isHost(strings.ToLower(d)):
+			v.shown(at, "is not a domain", "Write it such as example.com")
+		}
+	}
+	if v.given(key+".claims") && len(a.Claims) == 0 {
+		v.warn(key+".claims", "is empty: the route lets nobody in", "Name claims and their values, or write access: deny")
+	}
+	for name, values := range a.Claims {
+		at := join(key+".claims", name)
+		if strings.Contains("."+name+".", "..") {
+			v.err(at, "is not the name of a claim", "Write a name, or a path such as realm_access.roles")
+		}
+		if len(values) == 0 {
+			v.warn(at, "is empty: the route lets nobody in", "Name the values that may enter, or write access: deny")
+		}
+		empty(at, values)
 	}
 }
 

@@ -9,11 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
 	"postern/config"
-	"postern/proxy/access"
 	"postern/proxy/idp"
 	"postern/proxy/metrics"
 	"postern/proxy/page"
@@ -91,15 +91,19 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	if secure && cfg.Server.HSTS > 0 {
 		p.hsts = fmt.Sprintf("max-age=%d", int(cfg.Server.HSTS.Seconds()))
 	}
+	programs, problems := compileRoutes(cfg.Routes, cfg.Problem)
+	if len(problems) > 0 {
+		return nil, problems
+	}
 	for _, c := range cfg.Providers {
-		pr, err := newProvider(cfg, c, keys.Ring, env, secure, p.discarded)
+		pr, err := newProvider(cfg, c, keptClaims(cfg.Routes, programs, c.Name), keys.Ring, env, secure, p.discarded)
 		if err != nil {
 			return nil, fmt.Errorf("providers.%s: %w", c.Name, err)
 		}
 		p.providers = append(p.providers, pr)
 	}
 	for i, c := range cfg.Routes {
-		if err := p.addRoute(c); err != nil {
+		if err := p.addRoute(c, programs[i]); err != nil {
 			return nil, fmt.Errorf("routes[%d]: %w", i, err)
 		}
 	}
@@ -120,10 +124,10 @@ func attemptCookieName(secure bool) string {
 	return "postern-login-"
 }
 
-func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env, secure bool,
+func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *seal.Ring, env Env, secure bool,
 	discarded func(context.Context, *provider, session.Discarded),
 ) (*provider, error) {
-	client, err := NewProvider(c, env)
+	client, err := idp.New(providerOptions(c, keep, env))
 	if err != nil {
 		return nil, err
 	}
@@ -161,20 +165,22 @@ func newProvider(cfg *config.Config, c config.Provider, ring *seal.Ring, env Env
 	return pr, nil
 }
 
-// NewProvider makes the client of one provider as [New] does. It does no I/O; env needs no store.
-func NewProvider(c config.Provider, env Env) (*idp.Provider, error) {
-	return idp.New(providerOptions(c, env))
+// NewProvider makes the client of one provider of cfg as [New] does: its grants keep the claims that routes read. It does no I/O; env
+// needs no store.
+func NewProvider(cfg *config.Config, c config.Provider, env Env) (*idp.Provider, error) {
+	programs, _ := compileRoutes(cfg.Routes, cfg.Problem) // what is wrong with routes is told by New and Check
+	return idp.New(providerOptions(c, keptClaims(cfg.Routes, programs, c.Name), env))
 }
 
-// providerOptions hands a provider its part of the configuration.
-func providerOptions(c config.Provider, env Env) idp.Options {
+// providerOptions hands a provider its part of the configuration. Grants keep the claims that are named.
+func providerOptions(c config.Provider, keep []string, env Env) idp.Options {
 	o := idp.Options{
 		Name: c.Name, Issuer: text(c.Issuer), Grant: c.Grant,
 		ClientID: c.ClientID, ClientAuth: c.ClientAuth, ClientKeyID: c.ClientKeyID, AssertionAudience: c.AssertionAudience,
 		Scopes: c.Scopes, ScopeSeparator: c.ScopeSeparator, ResponseMode: c.ResponseMode, PKCE: c.PKCE,
 		AuthorizeParams: c.AuthorizeParams, TokenParams: c.TokenParams, CallbackParams: c.CallbackParams, StartParams: c.StartParams,
 		TokenRequest: c.TokenRequest, OmitRedirectURI: c.OmitRedirectURI, TokenLifetime: c.TokenLifetime,
-		Identity: c.Identity, Claims: c.Claims, SigningAlg: c.IDTokenSignedResponseAlg, ExtraAudiences: c.ExtraAudiences,
+		Identity: c.Identity, Claims: c.Claims, KeepClaims: keep, SigningAlg: c.IDTokenSignedResponseAlg, ExtraAudiences: c.ExtraAudiences,
 		AssumeEmailVerified: c.AssumeEmailVerified,
 		LogoutURI:           text(c.LogoutURI), InternalURL: text(c.InternalURL), CAFile: c.CAFile, HTTPProxy: text(c.HTTPProxy),
 		Timeout: c.Timeout, Leeway: c.Leeway, Transport: env.Transport, Now: env.Now, Log: env.Log,
@@ -208,20 +214,18 @@ func text(u *url.URL) string {
 	return u.String()
 }
 
-// Check finds what only the parts themselves can: rules and claims that do not compile. It does no I/O and asks nobody.
-func Check(cfg *config.Config) error {
-	var errs []error
+// Check finds what only the parts themselves can: claims, rules and header values that do not compile. It does no I/O and asks nobody.
+func Check(cfg *config.Config) config.Problems {
+	var problems config.Problems
 	for _, c := range cfg.Providers {
-		if _, err := NewProvider(c, Env{}); err != nil {
-			errs = append(errs, fmt.Errorf("providers.%s: %w", c.Name, err))
+		if _, err := idp.New(providerOptions(c, nil, Env{})); err != nil {
+			for line := range strings.Lines(err.Error()) {
+				problems = append(problems, cfg.Problem("providers."+c.Name, 0, 0, line, ""))
+			}
 		}
 	}
-	for i, c := range cfg.Routes {
-		if _, err := access.Compile(c.Access); err != nil {
-			errs = append(errs, fmt.Errorf("routes[%d]: %w", i, err))
-		}
-	}
-	return errors.Join(errs...)
+	_, more := compileRoutes(cfg.Routes, cfg.Problem)
+	return append(problems, more...)
 }
 
 func sameSite(word string) http.SameSite {
@@ -234,12 +238,8 @@ func sameSite(word string) http.SameSite {
 	return http.SameSiteLaxMode
 }
 
-func (p *Proxy) addRoute(c config.Route) error {
-	rule, err := access.Compile(c.Access)
-	if err != nil {
-		return err
-	}
-	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: rule, bearer: p.appToken(c.Bearer.ClientCredentials), activity: c.Activity != "none"}
+func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
+	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: programs.rule, bearer: p.appToken(c.Bearer.ClientCredentials), activity: c.Activity != "none"}
 	rt.provider = p.providers[0]
 	if len(c.Provider) > 0 {
 		rt.provider = p.provider(c.Provider[0])

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"postern/proxy/access"
 )
 
 // exchange is one request on its way through Postern: what was found out about it, and what was answered. It is the
@@ -33,9 +35,16 @@ type exchange struct {
 	more     []slog.Attr             // what only some endpoints have to say in the log
 }
 
+// asked is what expressions see of the request.
+func (x *exchange) asked() *access.Request {
+	return &access.Request{
+		Method: x.r.Method, Host: hostname(x.client.Host), Path: x.path, Header: x.r.Header, IP: x.client.Addr, Time: x.start,
+	}
+}
+
 // reason notes why the exchange ends as it does, for the log.
 func (x *exchange) reason(why string, err error) {
-	x.verdict.Reason = why
+	x.verdict.Reason, x.verdict.Detail = why, ""
 	if err != nil {
 		x.err = err
 	}
@@ -82,9 +91,9 @@ func (p *Proxy) logRequest(x *exchange) {
 	if !p.log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	reason := x.verdict.Reason
+	reason := x.verdict.logged()
 	if v := x.revised.Load(); v != nil {
-		reason = v.Reason
+		reason = v.logged()
 	}
 	attrs := make([]slog.Attr, 0, 16)
 	attrs = append(attrs,

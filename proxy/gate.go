@@ -30,31 +30,45 @@ func (k verdictKind) String() string {
 type verdict struct {
 	Kind       verdictKind
 	Reason     string           // a stable word for logs
+	Detail     string           // after the reason in logs: why a rule could not be evaluated
 	Session    *session.Session // who, when known
 	Ended      session.Reason   // why an earlier session no longer counts
 	RetryAfter time.Duration    // with verdictUnavailable
 }
 
+// logged is the reason with its detail.
+func (v verdict) logged() string {
+	if v.Detail == "" {
+		return v.Reason
+	}
+	return v.Reason + ": " + v.Detail
+}
+
 // decide turns a request into its verdict. It alone lets requests pass.
 //
-// Flow: public routes need nobody → session from cookie → tokens fresh → the route's rule.
+// Flow: public routes need nobody → session from cookie → tokens fresh → the route's rule. On an optional route nobody is let in without
+// being known who could be known: there too a store that does not answer is 503.
 func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 	rt := x.route
 	if rt.rule.Public() {
 		return verdict{Kind: verdictAllow, Reason: "public"}
 	}
-	if d := rt.rule.Decide(nil); d.Need != access.SignIn {
+	if d := rt.rule.Decide(ctx, nil, nil); !d.Allow && d.Need != access.SignIn {
 		return verdict{Kind: verdictDeny, Reason: d.Reason} // signing in could not help
 	}
 	s, err := p.signedIn(ctx, x.r, rt.provider)
 	if err != nil {
 		x.err = causeOf(err)
-		return withoutSession(err)
+		v := withoutSession(err)
+		if rt.rule.Optional() && v.Kind == verdictSignIn {
+			return verdict{Kind: verdictAllow, Reason: access.ReasonOptional}
+		}
+		return v
 	}
 	p.reseal(x, rt.provider)
 	v := verdict{Kind: verdictDeny, Session: s}
-	d := rt.rule.Decide(s)
-	v.Reason = d.Reason
+	d := x.ruling(ctx, s)
+	v.Reason, v.Detail = d.Reason, d.Detail
 	switch {
 	case !d.Allow:
 	case crossOriginUpgrade(x.r, x.client):
@@ -74,11 +88,20 @@ func (x *exchange) reconsider(s *session.Session, err error) verdict {
 		return withoutSession(err)
 	}
 	v := verdict{Kind: verdictDeny, Session: s}
-	d := x.route.rule.Decide(s)
-	if v.Reason = d.Reason; d.Allow {
+	d := x.ruling(x.r.Context(), s)
+	if v.Reason, v.Detail = d.Reason, d.Detail; d.Allow {
 		v.Kind = verdictAllow
 	}
 	return v
+}
+
+// ruling is what the route's rule says about session s in this request.
+func (x *exchange) ruling(ctx context.Context, s *session.Session) access.Decision {
+	var q *access.Request
+	if x.route.rule.ReadsRequest() {
+		q = x.asked()
+	}
+	return x.route.rule.Decide(ctx, s, q)
 }
 
 // signedIn is the request's session with tokens that are good to use, or why there is none.

@@ -242,6 +242,9 @@ func (m *Manager) weigh(key string, sl *slot, s *Session) {
 		for name, value := range s.Extra {
 			w += 48 + len(name) + len(value)
 		}
+		if s.Claims != nil {
+			w += weighClaims(s.Claims)
+		}
 		if s.shares {
 			w += sharedWeight
 		}

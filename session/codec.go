@@ -114,6 +114,8 @@ type stored struct {
 	Gone  Reason `cbor:"25,keyasint,omitempty"`
 
 	Issued int64 `cbor:"26,keyasint,omitempty"`
+
+	Claims []byte `cbor:"30,keyasint,omitempty"` // JSON
 }
 
 // packed is a token. One part is the token itself; more are the decoded parts of a JWT, which compress better than their base64.
@@ -159,7 +161,7 @@ func (c *codec) encode(s *Session) ([]byte, error) {
 		Obtained: millis(s.Tokens.Obtained), Expiry: millis(s.Tokens.Expiry), Scope: s.Tokens.Scope,
 		Provider: s.Provider, Created: millis(s.Created), Ends: millis(s.Ends),
 		SignIn: s.SignIn, Browser: s.Browser, Unknown: s.unknown, Extra: s.Extra,
-		Stamp: s.stamp, Gone: s.gone, Issued: millis(s.Issued),
+		Stamp: s.stamp, Gone: s.gone, Issued: millis(s.Issued), Claims: packClaims(s.Claims),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode session: %w", err)
@@ -187,11 +189,15 @@ func (c *codec) decode(payload []byte) (*Session, error) {
 	if err := c.dec.Unmarshal(plain, &w); err != nil {
 		return nil, fmt.Errorf("decode session: %w", err)
 	}
+	claims, err := unpackClaims(w.Claims)
+	if err != nil {
+		return nil, fmt.Errorf("decode session: %w", err)
+	}
 	return &Session{
 		Grant: Grant{
 			Issuer: w.Issuer, Subject: w.Subject, SID: w.SID, AuthTime: fromMillis(w.AuthTime), Issued: fromMillis(w.Issued), ACR: w.ACR,
 			Identity: Identity{User: w.User, Email: w.Email, Name: w.Name, PreferredUsername: w.Preferred, Groups: w.Groups},
-			Extra:    w.Extra,
+			Extra:    w.Extra, Claims: claims,
 			Tokens: Tokens{
 				Access: w.Access.token(), Refresh: w.Refresh.token(), ID: w.ID.token(),
 				Obtained: fromMillis(w.Obtained), Expiry: fromMillis(w.Expiry), Scope: w.Scope,

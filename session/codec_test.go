@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
@@ -31,7 +32,10 @@ func full() *session.Session {
 			Issuer: issuer, Subject: alice, SID: "sid", AuthTime: at, Issued: at, ACR: "2",
 			Identity: session.Identity{User: "u", Email: "e", Name: "Ä\xff", PreferredUsername: "p", Groups: []string{"a,b", "", "c"}},
 			Extra:    map[string]string{"picture": "https://idp.example/a.png", "": "\xff"},
-			Tokens:   session.Tokens{Access: jwt(1193, "a"), Refresh: "opaque", ID: jwt(950, "i"), Obtained: at, Expiry: at.Add(time.Hour), Scope: "openid"},
+			Claims: map[string]any{
+				"level": json.Number("12345678901234567890"), "deep": map[string]any{"a": []any{map[string]any{"b": []any{[]any{"c", true, nil}}}}},
+			},
+			Tokens: session.Tokens{Access: jwt(1193, "a"), Refresh: "opaque", ID: jwt(950, "i"), Obtained: at, Expiry: at.Add(time.Hour), Scope: "openid"},
 		},
 		Provider: "main", Created: at, Ends: at.Add(time.Hour), SignIn: "si", Browser: "Edge",
 	}

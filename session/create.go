@@ -110,6 +110,9 @@ func trim(g Grant) Grant {
 		}
 		g.Extra = extra
 	}
+	if g.Claims != nil && packClaims(g.Claims) == nil {
+		g.Claims = nil
+	}
 	g.AuthTime = fromMillis(millis(g.AuthTime))
 	g.Issued = fromMillis(millis(g.Issued))
 	g.Tokens.Obtained = fromMillis(millis(g.Tokens.Obtained))

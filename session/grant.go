@@ -116,7 +116,7 @@ func (sl *slot) share(own, grant *Session) *Session {
 	}
 	s := *own
 	// When and how the person signed in stays with the session: a step-up in one browser is none in another.
-	s.Identity, s.Extra, s.Tokens = grant.Identity, grant.Extra, grant.Tokens
+	s.Identity, s.Extra, s.Claims, s.Tokens = grant.Identity, grant.Extra, grant.Claims, grant.Tokens
 	s.due, s.must, s.Version = grant.due, grant.must, own.Version+grant.Version
 	s.own, s.grant = own, grant
 	sl.shared.Store(&s)
@@ -261,7 +261,7 @@ func (m *Manager) withoutGrant(s *Session) (*Session, Record, error) {
 		return nil, Record{}, errors.New("nobody to share the grant with")
 	}
 	own := *s
-	own.Identity, own.Extra, own.Tokens = Identity{User: s.Identity.User}, nil, Tokens{} // by the user it is found
+	own.Identity, own.Extra, own.Claims, own.Tokens = Identity{User: s.Identity.User}, nil, nil, Tokens{} // by the user it is found
 	own.shares = true
 	m.placeGrants(&own)
 	m.schedule(&own)

@@ -59,7 +59,10 @@ type Grant struct {
 	Identity Identity
 	// Extra holds what else the configuration takes from the provider's claims, by name: at most 16 members of 1 KiB each. More is
 	// left out.
-	Extra  map[string]string
+	Extra map[string]string
+	// Claims are those of the provider's claims that rules and header values read, as they came in JSON with numbers as [json.Number]. Nobody
+	// changes them. More than 64 KiB of JSON is left out as a whole.
+	Claims map[string]any
 	Tokens Tokens
 }
 

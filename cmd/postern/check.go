@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -73,7 +72,7 @@ func checked(w io.Writer, o *options) (*config.Config, error) {
 		problems = append(cfg.Warnings, cfg.CheckFiles()...)
 	}
 	if cfg != nil && len(problems.Errors()) == 0 {
-		problems = append(problems, compiled(cfg, o.config)...)
+		problems = append(problems, proxy.Check(cfg)...)
 	}
 	for _, p := range problems {
 		fmt.Fprintln(w, p)
@@ -83,19 +82,6 @@ func checked(w io.Writer, o *options) (*config.Config, error) {
 		return cfg, quietError{}
 	}
 	return cfg, nil
-}
-
-// compiled finds what only the parts themselves can, such as an expression that does not compile.
-func compiled(cfg *config.Config, file string) config.Problems {
-	err := proxy.Check(cfg)
-	if err == nil {
-		return nil
-	}
-	var problems config.Problems
-	for line := range strings.Lines(err.Error()) {
-		problems = append(problems, config.Problem{File: file, What: strings.TrimSpace(line)})
-	}
-	return problems
 }
 
 func count(n int, what string) string {

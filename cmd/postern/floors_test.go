@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"postern/session/seal":       0,
 	"postern/proxy/page":         0,
 	"postern/proxy/metrics":      0,
+	"postern/proxy/expr":         0,
 	"postern/proxy/idp/idptest":  0,
 	"postern/proxy/idp/simtest":  0,
 	"postern/session":            1,

@@ -93,7 +93,7 @@ func (l *login) start(ctx context.Context, o *options, name string) error {
 	if l.c.RedirectURI == outOfBand {
 		l.c.ResponseMode = "query" // nothing is posted to a person
 	}
-	if l.provider, err = proxy.NewProvider(l.c, proxy.Env{Log: l.logger(o.logLevel)}); err != nil {
+	if l.provider, err = proxy.NewProvider(l.cfg, l.c, proxy.Env{Log: l.logger(o.logLevel)}); err != nil {
 		return fmt.Errorf("providers.%s: %w", l.c.Name, err)
 	}
 	return l.run(ctx)
@@ -160,7 +160,7 @@ func (l *login) run(ctx context.Context) error {
 		return l.failed(ctx, at, err)
 	}
 	l.tellGrant(grant)
-	l.tellRoutes(grant)
+	l.tellRoutes(ctx, grant)
 	return l.refresh(ctx, grant)
 }
 

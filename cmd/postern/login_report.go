@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -71,20 +72,20 @@ func (l *login) doubtIdentity(g session.Grant) {
 }
 
 // tellRoutes prints for each route whether that person would pass.
-func (l *login) tellRoutes(g session.Grant) {
+func (l *login) tellRoutes(ctx context.Context, g session.Grant) {
 	l.say("\nRoutes")
 	s := &session.Session{Grant: g, Provider: l.c.Name}
 	table := tabwriter.NewWriter(l.out, 0, 0, 2, ' ', 0)
 	groupless := false
 	for _, rt := range l.cfg.Routes {
 		name := strings.Join(append(slices.Clone(rt.Methods), rt.Host+rt.Path), " ")
-		d, why := l.decide(rt, s)
+		d, why := l.decide(ctx, rt, s)
 		word := "deny"
 		if d.Allow {
 			word = "allow"
 		}
 		fmt.Fprintf(table, "  %s\t%s\t%s\n", printable(name), word, printable(why))
-		groupless = groupless || d.Reason == access.ReasonNotInGroup && len(g.Identity.Groups) == 0
+		groupless = groupless || d.Reason == "groups" && len(g.Identity.Groups) == 0
 	}
 	_ = table.Flush()
 	if groupless {
@@ -96,15 +97,19 @@ func (l *login) tellRoutes(g session.Grant) {
 }
 
 // decide is what a route says to that person, and why. A route that takes the sign-in of another provider sees nobody.
-func (l *login) decide(rt config.Route, s *session.Session) (access.Decision, string) {
-	rule, err := access.Compile(rt.Access)
+func (l *login) decide(ctx context.Context, rt config.Route, s *session.Session) (access.Decision, string) {
+	var compiler access.Compiler
+	rule, err := compiler.Rule(rt.Access)
 	if err != nil {
 		return access.Decision{}, err.Error()
 	}
-	if theirs := l.providerOf(rt); theirs != l.c.Name && !rule.Public() {
+	if theirs := l.providerOf(rt); theirs != l.c.Name && !rule.Public() && !rule.Optional() {
 		return access.Decision{}, "asks for a sign-in at " + theirs
 	}
-	d := rule.Decide(s)
+	d := rule.Decide(ctx, s, nil)
+	if rule.ReadsRequest() && d.Reason == "rule" {
+		return d, "rule: depends on the request"
+	}
 	return d, d.Reason
 }
 

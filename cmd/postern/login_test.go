@@ -268,7 +268,7 @@ func TestLoginShowsWhatCameBack(t *testing.T) {
 		" user alice\n", " email alice@example.com\n", " name Alice Example\n", " preferred_username -\n", " groups admins, staff\n",
 		" access token ******** (opaque, ", ", lives 5m0s\n", " ID token ******** (JWT, ", " scopes openid profile email offline_access\n",
 		"ID token holds", ` sub "alice"`, ` groups ["admins","staff"]`,
-		" wiki.example.com/ allow signed_in\n", " admin.example.com/ allow group\n", " board.example.com/ deny not_in_group\n",
+		" wiki.example.com/ allow signed_in\n", " admin.example.com/ allow conditions\n", " board.example.com/ deny groups\n",
 		" GET POST shut.example.com/in deny denied\n", " other.example.com/ deny asks for a sign-in at other\n", " open.example.com/ allow public\n",
 		" refresh token rotated: ********",
 	)
@@ -460,7 +460,7 @@ func TestLoginTakesAPastedCode(t *testing.T) {
 		t.Fatal(err)
 	}
 	wants(t, got, " user -\n", "identity: none", " access token ******** (opaque, 64 bytes)\n", ", lives 2h0m0s\n",
-		" maps.example.com/ allow signed_in\n", " team.example.com/ deny not_in_group\n", " refresh token rotated: ")
+		" maps.example.com/ allow signed_in\n", " team.example.com/ deny groups\n", " refresh token rotated: ")
 	hides(t, got, "canary-client-secret")
 	if errs := m.Errors(); len(errs) > 0 {
 		t.Errorf("protocol errors: %q", errs)
@@ -788,7 +788,7 @@ func newCallback(t *testing.T, c config.Provider) (*callback, *strings.Builder) 
 		AuthorizeURL: &url.URL{Scheme: "https", Host: "id.example.com", Path: "/authorize"},
 		TokenURL:     &url.URL{Scheme: "https", Host: "id.example.com", Path: "/token"},
 	}
-	p, err := proxy.NewProvider(c, proxy.Env{})
+	p, err := proxy.NewProvider(&config.Config{}, c, proxy.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}

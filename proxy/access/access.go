@@ -1,29 +1,28 @@
-// Package access decides who may do what. It is pure: a [Rule] is compiled from a route's configuration once, and [Rule.Decide] looks at
-// nothing but the session that it is given.
+// Package access decides who may do what, and computes the header values that tell an application who asks. It is pure: a [Rule] is
+// compiled from a route's configuration once, and [Rule.Decide] looks at nothing but the session and the request that it is given.
 //
-// What is not allowed by a rule is denied. The zero [Rule] denies everyone, the zero [Decision] denies, an empty list of groups lets in
-// nobody, and a condition that this package does not know is an error of [Compile], never one condition less.
+// What is not allowed by a rule is denied. The zero [Rule] denies everyone, the zero [Decision] denies, an empty list lets in nobody, an
+// expression that cannot be evaluated denies, and a condition that this package does not know is an error of [Compiler.Rule], never one
+// condition less.
 //
-// Start at [Compile].
+// Start at [Compiler]. Rules are in this file, what they compare in conditions.go, what expressions see in scope.go, header values in
+// value.go.
 package access
 
 import (
-	"errors"
-	"fmt"
-	"reflect"
+	"context"
 
-	"postern/config"
 	"postern/session"
 )
 
-// The reasons of decisions, as they stand in the log.
+// The reasons of decisions, as they stand in the log. Of a condition that does not hold it is the condition's name in the configuration.
 const (
-	ReasonPublic     = "public"       // anyone may
-	ReasonSignedIn   = "signed_in"    // whoever is signed in may, and is
-	ReasonGroup      = "group"        // in one of the groups
-	ReasonNoSession  = "no_session"   // nobody is signed in
-	ReasonNotInGroup = "not_in_group" // signed in, but in none of the groups
-	ReasonDenied     = "denied"       // nobody may
+	ReasonPublic     = "public"     // anyone may
+	ReasonOptional   = "optional"   // anyone may; the application is told who it is, where somebody is signed in
+	ReasonSignedIn   = "signed_in"  // whoever is signed in may, and is
+	ReasonConditions = "conditions" // every condition holds
+	ReasonNoSession  = "no_session" // nobody is signed in
+	ReasonDenied     = "denied"     // nobody may
 )
 
 // Need says what a person who was denied can do about it.
@@ -49,14 +48,16 @@ type Decision struct {
 	Allow bool
 	// Reason is short and stable, for logs.
 	Reason string
+	// Detail says, in the log, why an expression could not be evaluated: "no such key: level". Empty otherwise.
+	Detail string
 	// Need says, when Allow is false, whether signing in can change it.
 	Need Need
 }
 
 // Rule is the compiled `access` of a route. It is immutable and safe for concurrent use. The zero Rule denies everyone.
 type Rule struct {
-	kind   kind
-	groups map[string]struct{}
+	kind       kind
+	conditions *conditions // of signedIn; nil without any
 }
 
 type kind int
@@ -64,90 +65,52 @@ type kind int
 const (
 	deny kind = iota // the zero Rule
 	public
+	optional
 	signedIn
-	inGroups
 )
 
-// Compile turns the `access` of a route into a rule. The zero Access means signed_in. Several conditions must all hold.
-func Compile(a config.Access) (Rule, error) {
-	if field := unknownCondition(a); field != "" {
-		return Rule{}, fmt.Errorf("access: the condition %s is not supported yet", field)
-	}
-	switch a.Level {
-	case "", config.SignedIn:
-		if a.Groups != nil {
-			return compileGroups(a.Groups)
-		}
-		return Rule{kind: signedIn}, nil
-	case config.Public, config.Deny:
-		if a.SignedIn || a.Groups != nil {
-			return Rule{}, fmt.Errorf("access: %s takes no conditions", a.Level)
-		}
-		if a.Level == config.Public {
-			return Rule{kind: public}, nil
-		}
-		return Rule{}, nil
-	case config.Optional:
-		return Rule{}, errors.New("access: optional is not supported yet")
-	}
-	return Rule{}, fmt.Errorf("access: unknown level %q: use public, signed_in, deny or a list of groups", a.Level)
-}
-
-// compileGroups takes a list that is present; an empty one differs from none.
-func compileGroups(list []string) (Rule, error) {
-	if len(list) == 0 {
-		return Rule{}, nil // nobody is in one of no groups, signed in or not
-	}
-	groups := make(map[string]struct{}, len(list))
-	for _, g := range list {
-		if g == "" {
-			// An unset variable, most likely. A provider that sends an empty group must not match it.
-			return Rule{}, errors.New("access: a group is empty")
-		}
-		groups[g] = struct{}{}
-	}
-	return Rule{kind: inGroups, groups: groups}, nil
-}
-
-// unknownCondition names a condition in a that [Compile] would pass over. The configuration refuses keys of later versions itself;
-// if one came through, a route would be open wider than its file says.
-func unknownCondition(a config.Access) string {
-	v := reflect.ValueOf(a)
-	for f, value := range v.Fields() {
-		switch f.Name {
-		case "Level", "SignedIn", "Groups":
-		default:
-			if !value.IsZero() {
-				return f.Name
-			}
-		}
-	}
-	return ""
-}
-
 // Public reports whether anyone may, so that no session needs to be looked up at all.
-func (r Rule) Public() bool {
-	return r.kind == public
+func (r Rule) Public() bool { return r.kind == public }
+
+// Optional reports whether anyone may, while a session is used where there is one.
+func (r Rule) Optional() bool { return r.kind == optional }
+
+// ReadsRequest reports whether the decision depends on the request or the time, so that Decide needs them. Else it is the same for
+// as long as the session is, and may be remembered with it.
+func (r Rule) ReadsRequest() bool {
+	return r.conditions != nil && r.conditions.rule.readsRequest()
 }
 
-// Decide says whether a request with session s may pass; a nil s is a request without one. Names of groups are compared exactly.
-func (r Rule) Decide(s *session.Session) Decision {
+// Claims returns the provider's claims that the rule reads, by their own names: those that a session must keep. A path of several names
+// is returned with all that could be the first of them.
+func (r Rule) Claims() []string {
+	if r.conditions == nil {
+		return nil
+	}
+	names := r.conditions.rule.claimNames()
+	for _, c := range r.conditions.claims {
+		names = append(names, firstNames(c.path)...)
+	}
+	return names
+}
+
+// Decide says whether a request with session s may pass; a nil s is a request without one. q is looked at only where
+// [Rule.ReadsRequest] says so, and may be nil otherwise.
+func (r Rule) Decide(ctx context.Context, s *session.Session, q *Request) Decision {
 	switch {
 	case r.kind == public:
 		return Decision{Allow: true, Reason: ReasonPublic}
-	case r.kind == deny:
+	case r.kind == optional:
+		return Decision{Allow: true, Reason: ReasonOptional}
+	case r.kind != signedIn:
 		return Decision{Reason: ReasonDenied}
 	case s == nil:
 		return Decision{Reason: ReasonNoSession, Need: SignIn}
-	case r.kind == signedIn:
+	case r.conditions == nil:
 		return Decision{Allow: true, Reason: ReasonSignedIn}
-	case r.kind == inGroups:
-		for _, g := range s.Identity.Groups {
-			if _, ok := r.groups[g]; ok {
-				return Decision{Allow: true, Reason: ReasonGroup}
-			}
-		}
-		return Decision{Reason: ReasonNotInGroup}
 	}
-	return Decision{Reason: ReasonDenied}
+	if failed, detail := r.conditions.failed(ctx, s, q); failed != "" {
+		return Decision{Reason: failed, Detail: detail}
+	}
+	return Decision{Allow: true, Reason: ReasonConditions}
 }

@@ -29,6 +29,8 @@ func person(name string, groups ...string) who {
 	return who{name, &session.Session{Grant: session.Grant{Identity: session.Identity{User: name, Groups: groups}}}}
 }
 
+func compile(a config.Access) (access.Rule, error) { return new(access.Compiler).Rule(a) }
+
 func level(l string) config.Access { return config.Access{Level: l} }
 
 func groups(g ...string) config.Access { return config.Access{Groups: append([]string{}, g...)} }
@@ -67,21 +69,24 @@ func TestDecide(t *testing.T) {
 
 		signIn(config.Access{Level: "signed_in", SignedIn: true}, nobody),
 		allow(config.Access{Level: "signed_in", SignedIn: true}, alone, "signed_in"),
-		deny(config.Access{Level: "signed_in", SignedIn: true, Groups: []string{"staff"}}, alone, "not_in_group"),
+		deny(config.Access{Level: "signed_in", SignedIn: true, Groups: []string{"staff"}}, alone, "groups"),
+
+		allow(level("optional"), nobody, "optional"),
+		allow(level("optional"), alice, "optional"),
 
 		deny(level("deny"), nobody, "denied"),
 		deny(level("deny"), alice, "denied"),
 
 		signIn(groups("wiki-users"), nobody),
-		allow(groups("wiki-users"), alice, "group"),
-		allow(groups("accounts", "wiki-users"), alice, "group"),
-		allow(groups("accounts", "wiki-users"), bob, "group"),
-		deny(groups("wiki-users"), bob, "not_in_group"),
-		deny(groups("wiki-users"), alone, "not_in_group"),
-		deny(groups("wiki-users"), nameless, "not_in_group"),
-		deny(groups("wiki-users"), shouter, "not_in_group"),
-		allow(groups("a,b"), person("comma", "a,b"), "group"),
-		deny(groups("a", "b"), person("comma", "a,b"), "not_in_group"),
+		allow(groups("wiki-users"), alice, "conditions"),
+		allow(groups("accounts", "wiki-users"), alice, "conditions"),
+		allow(groups("accounts", "wiki-users"), bob, "conditions"),
+		deny(groups("wiki-users"), bob, "groups"),
+		deny(groups("wiki-users"), alone, "groups"),
+		deny(groups("wiki-users"), nameless, "groups"),
+		deny(groups("wiki-users"), shouter, "groups"),
+		allow(groups("a,b"), person("comma", "a,b"), "conditions"),
+		deny(groups("a", "b"), person("comma", "a,b"), "groups"),
 
 		// An empty list denies everyone, and signing in would not help.
 		deny(groups(), nobody, "denied"),
@@ -90,15 +95,15 @@ func TestDecide(t *testing.T) {
 		deny(groups(), nameless, "denied"),
 
 		signIn(both, nobody),
-		allow(both, alice, "group"),
-		deny(both, bob, "not_in_group"),
+		allow(both, alice, "conditions"),
+		deny(both, bob, "groups"),
 	} {
-		rule, err := access.Compile(tt.rule)
+		rule, err := compile(tt.rule)
 		if err != nil {
 			t.Errorf("Compile(%+v): %v", tt.rule, err)
 			continue
 		}
-		if got := rule.Decide(tt.who.session); got != tt.decision {
+		if got := rule.Decide(t.Context(), tt.who.session, nil); got != tt.decision {
 			t.Errorf("%+v, %s: got %+v, want %+v", tt.rule, tt.who.name, got, tt.decision)
 		}
 	}
@@ -107,7 +112,7 @@ func TestDecide(t *testing.T) {
 func TestZeroValuesDeny(t *testing.T) {
 	var rule access.Rule
 	for _, w := range []who{nobody, alone, alice} {
-		if got, want := rule.Decide(w.session), (access.Decision{Reason: "denied"}); got != want {
+		if got, want := rule.Decide(t.Context(), w.session, nil), (access.Decision{Reason: "denied"}); got != want {
 			t.Errorf("zero Rule, %s: got %+v, want %+v", w.name, got, want)
 		}
 	}
@@ -132,7 +137,7 @@ func TestPublicIsPublicAlone(t *testing.T) {
 		{groups(), false},
 		{groups("x"), false},
 	} {
-		rule, err := access.Compile(tt.rule)
+		rule, err := compile(tt.rule)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,9 +155,9 @@ func TestCompileRefuses(t *testing.T) {
 		{level("Public"), `unknown level "Public"`},
 		{level("anyone"), `unknown level "anyone"`},
 		{level(" "), "unknown level"},
-		{level("optional"), "not supported yet"},
-		{groups(""), "group is empty"},
-		{groups("staff", ""), "group is empty"},
+		{config.Access{Level: "optional", Groups: []string{"staff"}}, "takes no conditions"},
+		{groups(""), "entry of groups is empty"},
+		{groups("staff", ""), "entry of groups is empty"},
 		{config.Access{Level: "public", Groups: []string{"staff"}}, "takes no conditions"},
 		{config.Access{Level: "public", Groups: []string{}}, "takes no conditions"},
 		{config.Access{Level: "public", SignedIn: true}, "takes no conditions"},
@@ -160,12 +165,12 @@ func TestCompileRefuses(t *testing.T) {
 		{config.Access{Level: "deny", SignedIn: true}, "takes no conditions"},
 		{config.Access{Level: "nonsense", Groups: []string{"staff"}}, "unknown level"},
 	} {
-		rule, err := access.Compile(tt.rule)
+		rule, err := compile(tt.rule)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Compile(%+v): error %v, want one with %q", tt.rule, err, tt.want)
 		}
 		// Who overlooks the error has a rule that denies.
-		if rule.Decide(alice.session).Allow || rule.Public() {
+		if rule.Decide(t.Context(), alice.session, nil).Allow || rule.Public() {
 			t.Errorf("Compile(%+v): the rule beside the error allows", tt.rule)
 		}
 	}
@@ -173,18 +178,18 @@ func TestCompileRefuses(t *testing.T) {
 
 // A condition that the configuration knows and Compile does not would leave a route open to more people than its file says.
 func TestCompileRefusesEveryConditionItDoesNotKnow(t *testing.T) {
-	known := map[string]bool{"Level": true, "SignedIn": true, "Groups": true}
+	known := map[string]bool{"Level": true, "SignedIn": true, "Groups": true, "Emails": true, "EmailDomains": true, "Users": true, "Claims": true, "Rule": true}
 	for f := range reflect.TypeFor[config.Access]().Fields() {
 		if known[f.Name] {
 			continue
 		}
 		var a config.Access
 		fill(t, reflect.ValueOf(&a).Elem().FieldByName(f.Name))
-		rule, err := access.Compile(a)
+		rule, err := compile(a)
 		if err == nil || !strings.Contains(err.Error(), f.Name) {
 			t.Errorf("%s: Compile error %v, want one that names it", f.Name, err)
 		}
-		if rule.Decide(alice.session).Allow {
+		if rule.Decide(t.Context(), alice.session, nil).Allow {
 			t.Errorf("%s: allows", f.Name)
 		}
 	}
@@ -225,8 +230,8 @@ func TestRulesFromAFile(t *testing.T) {
 		{"access: public", nobody, access.Decision{Allow: true, Reason: "public"}},
 		{"access: deny", alice, access.Decision{Reason: "denied"}},
 		{"access: {signed_in: true}", alone, access.Decision{Allow: true, Reason: "signed_in"}},
-		{"access: {groups: [wiki-users]}", alice, access.Decision{Allow: true, Reason: "group"}},
-		{"access: {groups: [wiki-users]}", bob, access.Decision{Reason: "not_in_group"}},
+		{"access: {groups: [wiki-users]}", alice, access.Decision{Allow: true, Reason: "conditions"}},
+		{"access: {groups: [wiki-users]}", bob, access.Decision{Reason: "groups"}},
 		{"access: {groups: []}", alice, access.Decision{Reason: "denied"}},
 		{"access: {groups: []}", nobody, access.Decision{Reason: "denied"}},
 	} {
@@ -235,14 +240,14 @@ func TestRulesFromAFile(t *testing.T) {
 			t.Errorf("%q: %v", tt.yaml, err)
 			continue
 		}
-		if got := rule.Decide(tt.who.session); got != tt.want {
+		if got := rule.Decide(t.Context(), tt.who.session, nil); got != tt.want {
 			t.Errorf("%q, %s: got %+v, want %+v", tt.yaml, tt.who.name, got, tt.want)
 		}
 	}
 	// Written without a value, a list must never mean "no condition".
 	for _, yaml := range []string{"access: {groups: }", "access: {groups: ~}", "access:", "access: {}", "access: {groups: [\"\"]}"} {
 		// Refused by either is well, too.
-		if rule, err := compileYAML(yaml); err == nil && rule.Decide(alice.session).Allow {
+		if rule, err := compileYAML(yaml); err == nil && rule.Decide(t.Context(), alice.session, nil).Allow {
 			t.Errorf("%q lets someone in", yaml)
 		}
 	}
@@ -255,18 +260,18 @@ func compileYAML(line string) (access.Rule, error) {
 	if err != nil {
 		return access.Rule{}, err
 	}
-	return access.Compile(c.Routes[0].Access)
+	return compile(c.Routes[0].Access)
 }
 
 // A rule must not change when the configuration that it came from does.
 func TestRuleKeepsNoReferenceToTheConfiguration(t *testing.T) {
 	a := config.Access{Groups: []string{"wiki-users"}}
-	rule, err := access.Compile(a)
+	rule, err := compile(a)
 	if err != nil {
 		t.Fatal(err)
 	}
 	a.Groups[0] = "accounts"
-	if rule.Decide(bob.session).Allow || !rule.Decide(alice.session).Allow {
+	if rule.Decide(t.Context(), bob.session, nil).Allow || !rule.Decide(t.Context(), alice.session, nil).Allow {
 		t.Error("changing the configuration changed the rule")
 	}
 }

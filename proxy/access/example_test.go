@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"context"
 	"fmt"
 
 	"postern/config"
@@ -8,8 +9,9 @@ import (
 	"postern/session"
 )
 
-func ExampleCompile() {
-	rule, err := access.Compile(config.Access{Groups: []string{"wiki-users", "staff"}})
+func ExampleCompiler_Rule() {
+	var compiler access.Compiler
+	rule, err := compiler.Rule(config.Access{Groups: []string{"wiki-users", "staff"}})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -18,12 +20,12 @@ func ExampleCompile() {
 	alice := &session.Session{Grant: session.Grant{Identity: session.Identity{User: "alice", Groups: []string{"staff"}}}}
 	bob := &session.Session{Grant: session.Grant{Identity: session.Identity{User: "bob"}}}
 	for _, s := range []*session.Session{alice, bob, nil} {
-		d := rule.Decide(s)
+		d := rule.Decide(context.Background(), s, nil)
 		fmt.Println(d.Allow, d.Reason, d.Need)
 	}
 
 	// Output:
-	// true group none
-	// false not_in_group none
+	// true conditions none
+	// false groups none
 	// false no_session sign_in
 }

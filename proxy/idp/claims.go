@@ -19,6 +19,8 @@ const (
 	maxGroups     = 10_000
 	maxGroupBytes = 256 << 10
 	maxTime       = 253402300799 // the end of the year 9999
+	maxKept       = 8 << 10      // bytes of JSON of one claim that is kept as it is
+	maxKeptAll    = 32 << 10     // of all of them
 )
 
 // claims are what is said about a person: the members of an ID token, of a userinfo answer, of whatever `identity` names.
@@ -89,6 +91,30 @@ func (p *Provider) describe(ctx context.Context, c claims, typed string) (w who,
 		}
 	}
 	return w, absent, nil
+}
+
+// keep returns those of the claims that something reads later. An address that nobody vouches for is none of them: a rule that looks at
+// claims.email must not be met by what someone typed into a profile.
+func (p *Provider) keep(ctx context.Context, c claims) map[string]any {
+	var kept map[string]any
+	left := maxKeptAll
+	for _, name := range p.keepClaims {
+		v := c[name]
+		if v == nil || name == memberEmail && !p.vouched(c, rule{path: memberEmail}) {
+			continue
+		}
+		b, err := json.Marshal(v)
+		if err != nil || len(b) > maxKept || len(b) > left {
+			p.leftOut(ctx, name, "too large to be kept in the session")
+			continue
+		}
+		left -= len(b)
+		if kept == nil {
+			kept = map[string]any{}
+		}
+		kept[name] = v
+	}
+	return kept
 }
 
 // user returns the user's name, or why there is none.

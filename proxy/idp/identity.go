@@ -60,7 +60,7 @@ func (p *Provider) identify(ctx context.Context, m *metadata, t tokenAnswer, idT
 	default:
 		return session.Grant{}, badAnswer("identity: %s: no user name: claims.user: %s", p.o.Identity, absent)
 	}
-	g.Identity, g.Extra = w.Identity, w.extra
+	g.Identity, g.Extra, g.Claims = w.Identity, w.extra, p.keep(ctx, c)
 	if p.o.OAuth2 != nil {
 		g.Subject = w.User
 	}

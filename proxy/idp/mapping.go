@@ -10,25 +10,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
-	"cel.dev/cel-go/ext"
 	"cel.dev/cel-go/interpreter"
+
+	"postern/proxy/expr"
 )
 
 const (
-	maxPath       = 256
-	maxExpression = 4 << 10
-	maxCost       = 1_000_000   // of one evaluation: about a tenth of a second
-	maxTaken      = time.Second // by one evaluation: not all that takes time has its cost
-	maxOperand    = 4 << 10     // bytes of a string that an expression may use
-	maxExtra      = 16          // claims beside those of an identity
-	maxFirst      = 8           // arguments of first
+	maxPath  = 256
+	maxCost  = 1_000_000 // of one evaluation: about a tenth of a second
+	maxExtra = 16        // claims beside those of an identity
 )
 
 // The members of an identity, by their names in the configuration.
@@ -48,10 +43,10 @@ type mapping struct {
 
 // rule yields one member. The zero rule yields nothing.
 type rule struct {
-	member  string      // its name in the configuration
-	path    string      // where it is, unless there is a program
-	program cel.Program // what computes it
-	written bool        // by the operator: no default
+	member  string        // its name in the configuration
+	path    string        // where it is, unless there is a program
+	program *expr.Program // what computes it
+	written bool          // by the operator: no default
 }
 
 // newMapping compiles what the configuration says about claims, and fills in the defaults. It reports everything that is wrong.
@@ -122,64 +117,23 @@ func isPath(text string) bool {
 	return text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/-") == ""
 }
 
-// compile checks an expression and makes a program of it that does no I/O and whose cost is bounded. What it may use: claims, every
-// claim by its own name, the standard macros, optional values, the string functions, and first.
-func compile(text, member string) (cel.Program, error) {
-	env, err := cel.NewEnv(
-		cel.ParserExpressionSizeLimit(maxExpression),
-		cel.CustomTypeAdapter(adapter{types.DefaultTypeAdapter}),
-		cel.CrossTypeNumericComparisons(true),
-		cel.OptionalTypes(),
-		ext.Strings(),
-		firstFunction(),
-		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
-	)
+// compile makes a program of an expression that yields what the member can be. What it may use: claims, and every claim by its own name.
+func compile(text, member string) (*expr.Program, error) {
+	// Which claims there will be is not known now: every name may be one.
+	language, err := expr.NewLanguage(expr.Options{
+		Variables: map[string]*cel.Type{"claims": cel.MapType(cel.StringType, cel.DynType)}, AnyName: true, Cost: maxCost,
+	})
 	if err != nil {
 		return nil, err
 	}
-	parsed, issues := env.Parse(text)
-	if issues.Err() != nil {
-		return nil, complaint(issues)
-	}
-	// Which claims there will be is not known now: every name may be one.
-	var names []cel.EnvOption
-	for _, name := range freeNames(parsed) {
-		if _, known := env.CELTypeProvider().FindIdent(name); !known && name != "claims" {
-			names = append(names, cel.Variable(name, cel.DynType))
-		}
-	}
-	if env, err = env.Extend(names...); err != nil {
+	program, err := language.Compile(text)
+	if err != nil {
 		return nil, err
 	}
-	checked, issues := env.Check(parsed)
-	if issues.Err() != nil {
-		return nil, complaint(issues)
-	}
-	if out := checked.OutputType(); !yields(out, member) {
+	if out := program.Output(); !yields(out, member) {
 		return nil, fmt.Errorf("yields a %s: a text is needed", out)
 	}
-	return env.Program(checked, cel.CostLimit(maxCost), cel.InterruptCheckFrequency(10))
-}
-
-// complaint is the first thing that is wrong with an expression.
-func complaint(issues *cel.Issues) error {
-	for _, e := range issues.Errors() {
-		return fmt.Errorf("line %d, column %d: %s", e.Location.Line(), e.Location.Column()+1, printable(brief(e.Message)))
-	}
-	return issues.Err()
-}
-
-// freeNames returns the names that an expression uses, local ones too: to declare those as well does no harm.
-func freeNames(parsed *cel.Ast) []string {
-	names := map[string]bool{}
-	ast.PostOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		if e.Kind() == ast.IdentKind {
-			if name := strings.TrimPrefix(e.AsIdent(), "."); !strings.ContainsAny(name, "@.") {
-				names[name] = true
-			}
-		}
-	}))
-	return slices.Sorted(maps.Keys(names))
+	return program, nil
 }
 
 // yields reports whether a value of type t can become the member.
@@ -202,68 +156,6 @@ func isIdentityMember(member string) bool {
 	return slices.Contains([]string{memberUser, memberEmail, memberName, memberPreferred, memberGroups}, member)
 }
 
-// firstFunction declares first(a, b, …): the first of its arguments that is there. One that fails, because a claim is missing for
-// instance, that is null or an empty string is not.
-func firstFunction() cel.EnvOption {
-	var overloads []cel.FunctionOpt
-	for n := 2; n <= maxFirst; n++ {
-		overloads = append(overloads, cel.Overload(fmt.Sprintf("postern_first_%d", n), slices.Repeat([]*cel.Type{cel.DynType}, n), cel.DynType,
-			cel.OverloadIsNonStrict(), cel.FunctionBinding(first)))
-	}
-	// Bindings of two arguments are of another kind.
-	overloads[0] = cel.Overload("postern_first_2", []*cel.Type{cel.DynType, cel.DynType}, cel.DynType,
-		cel.OverloadIsNonStrict(), cel.BinaryBinding(func(a, b ref.Val) ref.Val { return first(a, b) }))
-	return cel.Function("first", overloads...)
-}
-
-func first(args ...ref.Val) ref.Val {
-	for _, v := range args {
-		if o, ok := v.(*types.Optional); ok && o.HasValue() {
-			v = o.GetValue()
-		} else if ok {
-			continue
-		}
-		if !types.IsUnknownOrError(v) && v != types.NullValue && v != types.String("") {
-			return v
-		}
-	}
-	return types.NullValue
-}
-
-// adapter shows claims to expressions.
-type adapter struct{ types.Adapter }
-
-// NativeToValue is [types.Adapter]'s, but numbers keep all their digits, and strings that are too long to name anything are not shown:
-// what functions make of them could be longer than memory.
-func (a adapter) NativeToValue(v any) ref.Val {
-	switch v := v.(type) {
-	case string:
-		if len(v) > maxOperand {
-			return types.NewErr("a string of more than %d bytes", maxOperand)
-		}
-	case json.Number:
-		if i, err := strconv.ParseInt(v.String(), 10, 64); err == nil {
-			return types.Int(i)
-		}
-		if u, err := strconv.ParseUint(v.String(), 10, 64); err == nil {
-			return types.Uint(u)
-		}
-		f, err := v.Float64()
-		switch {
-		case len(v) > maxOperand || err != nil:
-			return types.NewErr("a number that is out of range")
-		case !strings.ContainsAny(v.String(), ".eE"): // two names must not become one by rounding
-			return types.String(v)
-		}
-		return types.Double(f)
-	case map[string]any:
-		return types.NewStringInterfaceMap(a, v)
-	case []any:
-		return types.NewDynamicList(a, v)
-	}
-	return a.Adapter.NativeToValue(v)
-}
-
 // scope is what an expression sees of claims.
 type scope claims
 
@@ -284,11 +176,8 @@ func (r rule) value(ctx context.Context, c claims) (any, error) {
 	if r.program == nil {
 		return lookup(c, r.path), nil
 	}
-	// Its own time: a member is not absent because a call before it was slow.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxTaken)
-	defer cancel()
-	out, _, err := r.program.ContextEval(ctx, scope(c))
-	if _, cancelled := errors.AsType[interpreter.EvalCancelledError](err); cancelled || ctx.Err() != nil {
+	out, err := r.program.Eval(ctx, scope(c))
+	if errors.Is(err, expr.ErrCost) {
 		return nil, errors.New("its expression costs too much")
 	}
 	if err != nil {

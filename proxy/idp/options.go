@@ -114,6 +114,9 @@ type Options struct {
 	// Claims say what user, email, name, preferred_username, groups and further members are made of: each is the path of a claim, or
 	// a CEL expression.
 	Claims map[string]string
+	// KeepClaims are the names of claims that a grant keeps as they came, beside its identity: rules and header values read them. A claim of
+	// more than 8 KiB, or beyond 32 KiB together, is left out; so is email, where the provider does not vouch for it.
+	KeepClaims []string
 	// UserinfoCalls are made for more claims. One without a name stands in for the userinfo endpoint.
 	UserinfoCalls []UserinfoCall
 	// SigningAlg is the algorithm that this client is registered with for ID tokens (id_token_signed_response_alg); RS256 when empty.

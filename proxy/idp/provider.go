@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type Provider struct {
 	clientID    string
 	alg         string
 	assumeEmail bool
+	keepClaims  []string
 	timeout     time.Duration
 	leeway      time.Duration
 	now         func() time.Time
@@ -64,6 +66,7 @@ func New(o Options) (*Provider, error) {
 		clientID:    o.ClientID,
 		alg:         o.SigningAlg,
 		assumeEmail: o.AssumeEmailVerified,
+		keepClaims:  slices.Compact(slices.Sorted(slices.Values(o.KeepClaims))),
 		timeout:     o.Timeout,
 		leeway:      o.Leeway,
 		now:         o.Now,
