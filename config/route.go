@@ -19,14 +19,15 @@ type Route struct {
 	Provider []string `yaml:"provider"`
 	// Access says who may make these requests: public, optional (a session is used where there is one), signed_in, deny, or conditions that must all hold. Default: signed_in, whoever the provider signs in.
 	Access Access `yaml:"access" default:"signed_in"`
-	// Unauthenticated says what somebody without a session gets.
-	Unauthenticated string `yaml:"unauthenticated" later:"yes" oneof:"auto login deny"`
-	// Bearer says which token reaches the application. Default: the person's access token.
+	// Unauthenticated says what somebody without a session gets: auto (the default) sends page navigations to sign in and answers everything else 401; login
+	// also sends programs that ask with GET and do not say that they are scripts of a page; deny answers 401 always.
+	Unauthenticated string `yaml:"unauthenticated" oneof:"auto login deny"`
+	// Bearer says which token reaches the application: the person's access_token (the default) or id_token, none, or one of Postern's own client.
 	Bearer Bearer `yaml:"bearer"`
-	// Headers replaces the default identity headers.
-	Headers map[string]string `yaml:"headers" later:"yes"`
-	// HeadersResponse are added to responses.
-	HeadersResponse map[string]string `yaml:"headers_response" later:"yes"`
+	// Headers replaces the default identity headers: names, each with a CEL expression for its value. None of them passes from clients, on any route.
+	Headers map[string]string `yaml:"headers" script:"yes"`
+	// HeadersResponse are set on the application's answers in the same way, in place of the application's own.
+	HeadersResponse map[string]string `yaml:"headers_response" script:"yes"`
 	// Assertion adds a signed statement about the person.
 	Assertion *Assertion `yaml:"assertion" later:"yes"`
 	// Resource is the RFC 8707 resource that tokens are asked for.

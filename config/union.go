@@ -95,8 +95,8 @@ func (a *Access) decodeNode(d *decoder, path string, n ast.Node) {
 func (b *Bearer) decodeNode(d *decoder, path string, n ast.Node) {
 	if !isMapping(n) {
 		words := []string{"access_token", "id_token", "none"}
-		f := field{key: "bearer", oneOf: words, laterWord: words}
-		b.Kind = d.word(path, n, f, "a mapping such as {client_credentials: {provider: corp, scope: read}}")
+		f := field{key: "bearer", oneOf: words}
+		b.Kind = d.word(path, n, f, "one of access_token, id_token, none, or a mapping such as {client_credentials: {provider: corp, scope: read}}")
 		return
 	}
 	d.mapping(path, n, reflect.ValueOf(b).Elem())

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"path"
 	"slices"
@@ -23,6 +24,9 @@ func (v *validator) routes() {
 		v.routeProviders(at, r)
 		v.access(at, r)
 		v.bearer(at+".bearer.client_credentials", r.Bearer.ClientCredentials)
+		v.headers(at+".headers", r.Headers, unsettable)
+		v.headers(at+".headers_response", r.HeadersResponse, unsettableResponse)
+		v.authorization(at, r)
 	}
 }
 
@@ -278,6 +282,41 @@ func (v *validator) bearer(at string, b *ClientCredentials) {
 	}
 	if b.Audience != "" && strings.ContainsFunc(b.Audience, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
 		v.shown(at+".audience", "is not printable ASCII", "Write the audience as the provider knows it")
+	}
+}
+
+// Headers that no route sets: those of the connection (RFC 9110 section 7.6.1), those that HTTP itself or Postern decides. In lower case.
+const (
+	ofConnection = " connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade http2-settings content-length "
+	unsettable   = ofConnection + "host cookie expect forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-real-ip x-request-id " +
+		"origin sec-websocket-key sec-websocket-version "
+	unsettableResponse = ofConnection + "set-cookie content-type content-encoding alt-svc date location sec-websocket-accept "
+)
+
+// headers checks the names of headers that a route sets.
+func (v *validator) headers(key string, headers map[string]string, never string) {
+	first := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		at := join(key, name)
+		folded := strings.ToLower(name)
+		switch {
+		case name == "" || len(name) > 64 || strings.Trim(folded, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || strings.Trim(name, "-_") == "":
+			v.err(at, "is not a name for a header", "Write up to 64 letters, digits, - and _, such as X-Remote-User")
+		case strings.Contains(never, " "+folded+" "):
+			v.err(at, "is a header that no route sets: it belongs to the connection, to HTTP or to Postern", "Choose another name")
+		case first[strings.ReplaceAll(folded, "_", "-")] != "":
+			v.err(at, "is the same header as "+first[strings.ReplaceAll(folded, "_", "-")]+" to many applications", "Keep one")
+		}
+		first[strings.ReplaceAll(folded, "_", "-")] = name
+	}
+}
+
+// authorization lets a route set that header only where Postern sends no token in it.
+func (v *validator) authorization(at string, r Route) {
+	for name := range r.Headers {
+		if strings.EqualFold(name, "Authorization") && r.Bearer.Kind != "none" && !v.c.src.broken(at+".bearer") {
+			v.err(join(at+".headers", name), "and the token that Postern sends would be two values of one header", "Write bearer: none beside it")
+		}
 	}
 }
 

@@ -102,6 +102,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		}
 		p.providers = append(p.providers, pr)
 	}
+	p.ownHeaders = headerNames(programs)
 	for i, c := range cfg.Routes {
 		if err := p.addRoute(c, programs[i]); err != nil {
 			return nil, fmt.Errorf("routes[%d]: %w", i, err)
@@ -239,7 +240,9 @@ func sameSite(word string) http.SameSite {
 }
 
 func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
-	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: programs.rule, bearer: p.appToken(c.Bearer.ClientCredentials), activity: c.Activity != "none"}
+	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: programs.rule, bearer: p.appToken(c.Bearer.ClientCredentials),
+		headers: programs.headers, response: programs.response, token: cmp.Or(c.Bearer.Kind, "access_token"), keepAuthorization: c.Bearer.Kind == "",
+		unauthenticated: c.Unauthenticated, activity: c.Activity != "none"}
 	rt.provider = p.providers[0]
 	if len(c.Provider) > 0 {
 		rt.provider = p.provider(c.Provider[0])
@@ -247,6 +250,7 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	if len(c.Upstream) > 0 {
 		rt.upstream, err = newUpstream(upstreamOptions{
 			URL: c.Upstream[0], Ours: p.ours, Forwarding: p.forwarding, Streams: p.streams, HSTS: p.hsts, Fail: p.upstreamFailed, Log: p.log,
+			Strip: p.ownHeaders,
 		})
 		if err != nil {
 			return err

@@ -3,6 +3,8 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -14,11 +16,17 @@ import (
 // routePrograms are what of a route is compiled.
 type routePrograms struct {
 	rule access.Rule
+	// headers replace the default identity headers where they are not nil; response goes to the client.
+	headers, response []headerValue
 }
 
 // claims are the provider's claims that the route reads.
 func (r routePrograms) claims() []string {
-	return r.rule.Claims()
+	names := r.rule.Claims()
+	for _, v := range slices.Concat(r.headers, r.response) {
+		names = append(names, v.value.Claims()...)
+	}
+	return names
 }
 
 // placer says where in the file a problem is: [config.Config.Problem].
@@ -35,8 +43,39 @@ func compileRoutes(routes []config.Route, place placer) ([]routePrograms, config
 		if all[i].rule, err = compiler.Rule(c.Access); err != nil {
 			problems = append(problems, problemOf(place, at+".access", at+".access.rule", err))
 		}
+		values := func(key string, texts map[string]string, compile func(string) (access.Value, error)) []headerValue {
+			if texts == nil {
+				return nil
+			}
+			values := []headerValue{}
+			for _, name := range slices.Sorted(maps.Keys(texts)) {
+				v, err := compile(texts[name])
+				if err != nil {
+					path := at + "." + key + "." + name // names of headers are plain
+					problems = append(problems, problemOf(place, path, path, err))
+				}
+				values = append(values, headerValue{http.CanonicalHeaderKey(name), v})
+			}
+			return values
+		}
+		all[i].headers = values("headers", c.Headers, compiler.RequestHeader)
+		all[i].response = values("headers_response", c.HeadersResponse, compiler.ResponseHeader)
 	}
 	return all, problems
+}
+
+// headerNames are the headers that some route sets itself. Clients may not send them on any route: the application behind two routes
+// would believe them on both.
+func headerNames(all []routePrograms) []string {
+	names := map[string]bool{}
+	for _, r := range all {
+		for _, v := range r.headers {
+			if v.name != "Authorization" && !claims(v.name) { // those are stripped anyway
+				names[v.name] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // problemOf places an error at a path: what is wrong with an expression at that of the expression.

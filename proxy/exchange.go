@@ -35,8 +35,8 @@ type exchange struct {
 	more     []slog.Attr             // what only some endpoints have to say in the log
 }
 
-// asked is what expressions see of the request.
-func (x *exchange) asked() *access.Request {
+// request is what expressions see of the request.
+func (x *exchange) request() *access.Request {
 	return &access.Request{
 		Method: x.r.Method, Host: hostname(x.client.Host), Path: x.path, Header: x.r.Header, IP: x.client.Addr, Time: x.start,
 	}

@@ -170,14 +170,12 @@ func (p *Proxy) grant(x *exchange, f forward) {
 	h := x.Header()
 	p.own(h)
 	identity := http.Header{}
-	setIdentity(identity, f.Session)
-	switch authorization := x.r.Header["Authorization"]; {
-	case f.Bearer != "":
-		identity.Set("Authorization", "Bearer "+f.Bearer)
-	case f.Session == nil && f.KeepAuthorization && len(authorization) > 0:
-		identity["Authorization"] = authorization // the application's own, on a public route: to be copied back onto the request
+	f.tell(identity, x.r.Header["Authorization"]) // the application's own, on a public route, is to be copied back onto the request
+	names := []string{headerUser, headerEmail, headerPreferred, headerGroups, "Authorization"}
+	for _, c := range f.Headers {
+		names = append(names, c.name)
 	}
-	for _, name := range [...]string{headerUser, headerEmail, headerPreferred, headerGroups, "Authorization"} {
+	for _, name := range names {
 		if values := identity[name]; values != nil {
 			h[name] = values
 		} else if p.dialect == dialectCaddy {

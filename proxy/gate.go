@@ -99,7 +99,7 @@ func (x *exchange) reconsider(s *session.Session, err error) verdict {
 func (x *exchange) ruling(ctx context.Context, s *session.Session) access.Decision {
 	var q *access.Request
 	if x.route.rule.ReadsRequest() {
-		q = x.asked()
+		q = x.request()
 	}
 	return x.route.rule.Decide(ctx, s, q)
 }
@@ -184,6 +184,13 @@ func visitorOf(r *http.Request) visitor {
 		return formPost
 	}
 	return person
+}
+
+// mayBePerson tells a request that could be for a page although it does not say so: one without Fetch Metadata that asks for anything.
+func mayBePerson(r *http.Request) bool {
+	h := r.Header
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && h.Get("Sec-Fetch-Mode") == "" && !isUpgrade(r) &&
+		h.Get("X-Requested-With") == "" && h.Get("Sec-Purpose") == "" && h.Get("Purpose") == "" && h.Get("X-Moz") == ""
 }
 
 // wantsHTML tells whether an answer for people is understood.

@@ -180,17 +180,17 @@ const (
 	headerGroups    = "X-Forwarded-Groups"
 )
 
-// setIdentity tells an application who asks. What the session does not know is removed: never stale, never the client's
+// setIdentity tells an application who asks, and gives it a token where there is one. What the session does not know is removed: never stale, never the client's
 // (CVE-2026-30851).
 //
 // Values are UTF-8 as the provider gave them, with control characters, a "%", spaces at either end, and bytes that are not UTF-8
 // percent-encoded, and in groups the comma too, since it separates them. So percent-decoding always gives the provider's value, two different values never look
 // the same, and no claim can break a request (RFC 9110 section 5.5) or pretend to be two groups.
-func setIdentity(h http.Header, s *session.Session) {
+func setIdentity(h http.Header, s *session.Session, token string) {
 	for _, name := range [...]string{headerUser, headerEmail, headerPreferred, headerGroups, "Authorization"} {
 		delete(h, name)
 	}
-	if s == nil {
+	if s == nil && token == "" {
 		return
 	}
 	values := make([]string, 0, 5) // one allocation for all
@@ -200,11 +200,13 @@ func setIdentity(h http.Header, s *session.Session) {
 			h[name] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
-	set(headerUser, encodeClaim(s.Identity.User, false))
-	set(headerEmail, encodeClaim(s.Identity.Email, false))
-	set(headerPreferred, encodeClaim(s.Identity.PreferredUsername, false))
-	set(headerGroups, joinGroups(s.Identity.Groups))
-	if token := s.Tokens.Access; isToken68(token) {
+	if s != nil {
+		set(headerUser, encodeClaim(s.Identity.User, false))
+		set(headerEmail, encodeClaim(s.Identity.Email, false))
+		set(headerPreferred, encodeClaim(s.Identity.PreferredUsername, false))
+		set(headerGroups, joinGroups(s.Identity.Groups))
+	}
+	if isToken68(token) {
 		set("Authorization", "Bearer "+token)
 	}
 }

@@ -110,7 +110,11 @@ func TestSetIdentity(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := stale.Clone()
-			setIdentity(h, tt.s)
+			token := ""
+			if tt.s != nil {
+				token = tt.s.Tokens.Access
+			}
+			setIdentity(h, tt.s, token)
 			tt.want["Accept"] = []string{"*/*"}
 			if diff := cmp.Diff(tt.want, h); diff != "" {
 				t.Error(diff)

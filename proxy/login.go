@@ -16,9 +16,21 @@ import (
 // askToSignIn answers a request that needs a session and has none.
 //
 // Flow: a page navigation on the public origin begins a sign-in → on another host it is sent to the public origin first → a
-// navigation that sends something, a frame, a prefetch or a program gets 401 and no cookie.
+// navigation that sends something, a frame, a prefetch or a program gets 401 and no cookie. A route's `unauthenticated` changes who counts as what.
 func (p *Proxy) askToSignIn(x *exchange) {
-	switch visitorOf(x.r) {
+	visitor := visitorOf(x.r)
+	switch {
+	case x.route.unauthenticated == "deny" && visitor != program:
+		rd := x.target
+		if visitor == formPost {
+			rd = p.referringPage(x)
+		}
+		p.notice(x, http.StatusUnauthorized, noticeSignIn, p.startLink(x, rd, visitor == framed))
+		return
+	case x.route.unauthenticated == "login" && visitor == program && mayBePerson(x.r):
+		visitor = person
+	}
+	switch visitor {
 	case program:
 		p.challenge(x)
 	case framed:

@@ -20,6 +20,7 @@ type Proxy struct {
 	now          func() time.Time
 	pages        *page.Pages
 	routes       *table
+	ownHeaders   []string // that some route sets
 	providers    []*provider
 	forwarding   forwarding
 	streams      *streams

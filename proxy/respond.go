@@ -40,8 +40,22 @@ func (p *Proxy) render(x *exchange) {
 
 // forward hands an allowed request to the application.
 func (p *Proxy) forward(x *exchange) {
-	f := forward{Session: x.verdict.Session, Client: x.client, KeepAuthorization: x.verdict.Session == nil}
-	if own := x.route.bearer; own != nil {
+	rt, s := x.route, x.verdict.Session
+	f := forward{Session: s, Client: x.client, KeepAuthorization: s == nil && rt.keepAuthorization}
+	if rt.headers != nil || rt.response != nil {
+		q := x.request()
+		f.OwnHeaders = rt.headers != nil
+		f.Headers = compute(x.r.Context(), p.log, rt.headers, s, q)
+		f.Response = compute(x.r.Context(), p.log, rt.response, s, q)
+	}
+	switch {
+	case s == nil:
+	case rt.token == "access_token":
+		f.Bearer = s.Tokens.Access
+	case rt.token == "id_token":
+		f.Bearer = s.Tokens.ID
+	}
+	if own := rt.bearer; own != nil {
 		token, err := own.token(x.r.Context())
 		if err != nil {
 			x.reason("application_token_unavailable", err)
@@ -49,7 +63,7 @@ func (p *Proxy) forward(x *exchange) {
 			p.answer(x, http.StatusServiceUnavailable, problems[http.StatusServiceUnavailable])
 			return
 		}
-		f.Bearer, f.KeepAuthorization = token, false
+		f.Bearer = token
 	}
 	if x.asked {
 		p.grant(x, f)
@@ -72,6 +86,7 @@ var (
 		text: "This part of the page needs you to be signed in. Sign-in opens in the whole window."}
 	noticeNotSent = words{code: "sign_in_required", title: "Your session ended",
 		text: "Nothing was sent. Sign in, then send your form again; your browser's Back button usually still has what you typed."}
+	noticeSignIn = words{code: "sign_in_required", title: "You are not signed in", text: "This page is for people who are signed in."}
 	noticeNobody = words{code: "sign_in_required", title: "You are not signed in", text: "Sign in to see your session."}
 	noticeLoop   = words{code: "sign_in_loop", title: "Sign-in does not hold",
 		text: "You signed in several times in a row, but your session did not arrive here. Usual causes:",

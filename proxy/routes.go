@@ -19,6 +19,11 @@ type route struct {
 	upstream *upstream // nil only where the rule denies everyone
 	bearer   *appToken // sent in place of the person's token, when set
 	activity bool      // requests and data in streams count as use of the session
+
+	headers, response []headerValue // as in [routePrograms]
+	token             string        // the person's token that is sent: access_token, id_token or none
+	keepAuthorization bool          // the client's own Authorization passes where there is no session
+	unauthenticated   string        // auto or "", login, deny
 }
 
 // table finds the most specific route: exact host, then the longest *.wildcard, then no host; on the host the longest

@@ -239,8 +239,25 @@ type forward struct {
 	Client clientInfo
 	// KeepAuthorization lets the client's own Authorization pass where there is no session: on public routes.
 	KeepAuthorization bool
-	// Bearer is sent in place of the session's access token, when it is not empty.
+	// Bearer is the token that is sent, when it is not empty.
 	Bearer string
+	// OwnHeaders says that Headers stand in place of the default identity headers.
+	OwnHeaders bool
+	// Headers go to the application, Response to the client.
+	Headers, Response []computedHeader
+}
+
+// tell sets what the application is told about who asks. authorization is the client's own.
+func (f forward) tell(h http.Header, authorization []string) {
+	identity := f.Session
+	if f.OwnHeaders {
+		identity = nil
+	}
+	setIdentity(h, identity, f.Bearer)
+	if f.Session == nil && f.Bearer == "" && f.KeepAuthorization && len(authorization) > 0 {
+		h["Authorization"] = authorization
+	}
+	setComputed(h, f.Headers)
 }
 
 // serve forwards one request that the gate has let pass, and answers it.
@@ -327,13 +344,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 	stripIdentity(h, l.u.o.Strip)
 	cutCookies(h, l.u.o.Ours)
 	authorization := h["Authorization"]
-	setIdentity(h, l.f.Session)
-	switch {
-	case l.f.Bearer != "":
-		h.Set("Authorization", "Bearer "+l.f.Bearer)
-	case l.f.Session == nil && l.f.KeepAuthorization && len(authorization) > 0:
-		h["Authorization"] = authorization
-	}
+	l.f.tell(h, authorization)
 	l.u.o.Forwarding.set(h, l.f.Client)
 }
 
@@ -362,6 +373,7 @@ func modifyResponse(res *http.Response) error {
 	if o.HSTS != "" && len(h["Strict-Transport-Security"]) == 0 {
 		h["Strict-Transport-Security"] = []string{o.HSTS}
 	}
+	setComputed(h, l.f.Response)
 	switch {
 	case len(l.w.Header()["Set-Cookie"]) > 0:
 		noStore(h) // a cookie of ours goes along, which is for this browser alone (A113)

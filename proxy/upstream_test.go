@@ -73,7 +73,7 @@ func newFront(t testing.TB, address string, decide func(r *http.Request) forward
 }
 
 func asAlice(*http.Request) forward {
-	return forward{Session: signedInAs(session.Identity{User: "alice", Email: "alice@example.com", Groups: []string{"staff"}}, "tok")}
+	return forward{Session: signedInAs(session.Identity{User: "alice", Email: "alice@example.com", Groups: []string{"staff"}}, "tok"), Bearer: "tok"}
 }
 
 // say sends raw bytes to a server and returns the answer's head and body, read until it is complete.
