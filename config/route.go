@@ -38,14 +38,14 @@ type Route struct {
 	AllowEncodedSlash bool `yaml:"allow_encoded_slash" later:"yes"`
 	// StripPrefix takes this off the path.
 	StripPrefix string `yaml:"strip_prefix" later:"yes"`
-	// Preflight lets CORS preflights through.
-	Preflight string `yaml:"preflight" later:"yes" oneof:"pass"`
-	// CORS lists origins that may read our own 401.
-	CORS []string `yaml:"cors" later:"yes"`
-	// CSRF guards an application that does not guard itself.
-	CSRF string `yaml:"csrf" later:"yes" oneof:"fetch_metadata"`
-	// AllowedOrigins are further origins of WebSockets.
-	AllowedOrigins []string `yaml:"allowed_origins" later:"yes"`
+	// Preflight lets CORS preflights through to the application when it is pass: without session, identity or token.
+	Preflight string `yaml:"preflight" oneof:"pass"`
+	// CORS lists origins whose scripts may read Postern's own 401, such as https://app.example.com. Everything else about CORS is the application's.
+	CORS []string `yaml:"cors"`
+	// CSRF guards an application that does not guard itself: with fetch_metadata, requests that pages of other origins send get 403, except GET, HEAD and OPTIONS.
+	CSRF string `yaml:"csrf" oneof:"fetch_metadata"`
+	// AllowedOrigins are further origins whose pages may open WebSockets, and send what csrf would refuse.
+	AllowedOrigins []string `yaml:"allowed_origins"`
 	// KeepFragment keeps the part of the URL after # over a sign-in.
 	KeepFragment bool `yaml:"keep_fragment" later:"yes"`
 	// Activity none is for applications that poll or send heartbeats by themselves: neither requests nor data that the client

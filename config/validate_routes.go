@@ -27,6 +27,11 @@ func (v *validator) routes() {
 		v.headers(at+".headers", r.Headers, unsettable)
 		v.headers(at+".headers_response", r.HeadersResponse, unsettableResponse)
 		v.authorization(at, r)
+		v.webOrigins(at+".cors", r.CORS)
+		v.webOrigins(at+".allowed_origins", r.AllowedOrigins)
+		if r.Preflight != "" && len(r.Methods) > 0 && !slices.Contains(r.Methods, "OPTIONS") {
+			v.err(at+".preflight", "does nothing on a route whose methods leave OPTIONS out", "Add OPTIONS to methods, or write it on the route that takes it")
+		}
 	}
 }
 
@@ -308,6 +313,17 @@ func (v *validator) headers(key string, headers map[string]string, never string)
 			v.err(at, "is the same header as "+first[strings.ReplaceAll(folded, "_", "-")]+" to many applications", "Keep one")
 		}
 		first[strings.ReplaceAll(folded, "_", "-")] = name
+	}
+}
+
+// webOrigins checks origins as browsers write them (RFC 6454 section 6.1).
+func (v *validator) webOrigins(key string, origins []string) {
+	for i, o := range origins {
+		u, err := url.Parse(o)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || !isHostPort(u.Host) || o != u.Scheme+"://"+strings.ToLower(u.Host) ||
+			strings.HasSuffix(o, ":"+map[string]string{"https": "443", "http": "80"}[u.Scheme]) {
+			v.shown(element(v.c.src, key, i), "is not an origin as browsers write it", "Write scheme and host in lower case, such as https://app.example.com, a port only where it is not the usual one, and no path; each origin by itself")
+		}
 	}
 }
 

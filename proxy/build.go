@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -242,7 +243,12 @@ func sameSite(word string) http.SameSite {
 func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: programs.rule, bearer: p.appToken(c.Bearer.ClientCredentials),
 		headers: programs.headers, response: programs.response, token: cmp.Or(c.Bearer.Kind, "access_token"), keepAuthorization: c.Bearer.Kind == "",
-		unauthenticated: c.Unauthenticated, activity: c.Activity != "none"}
+		unauthenticated: c.Unauthenticated, preflight: c.Preflight == "pass", cors: c.CORS, allowedOrigins: c.AllowedOrigins, activity: c.Activity != "none"}
+	if c.CSRF != "" {
+		if rt.csrf, err = p.crossSiteGuard(c); err != nil {
+			return err
+		}
+	}
 	rt.provider = p.providers[0]
 	if len(c.Provider) > 0 {
 		rt.provider = p.provider(c.Provider[0])
@@ -258,6 +264,24 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	}
 	p.routes.add(c.Host, c.Path, rt)
 	return nil
+}
+
+// crossSiteGuard refuses what pages of other origins than the route's own and its allowed ones send.
+func (p *Proxy) crossSiteGuard(c config.Route) (*http.CrossOriginProtection, error) {
+	guard := http.NewCrossOriginProtection()
+	origins := c.AllowedOrigins
+	if p.origin != nil && (p.public || c.Host == "") {
+		origins = append(slices.Clone(origins), p.origin.Scheme+"://"+p.origin.Host)
+	}
+	if c.Host != "" && c.Host[0] != '*' && !p.public {
+		origins = append(slices.Clone(origins), "https://"+c.Host) // where a proxy before us rewrites Host
+	}
+	for _, o := range origins {
+		if err := guard.AddTrustedOrigin(o); err != nil {
+			return nil, err
+		}
+	}
+	return guard, nil
 }
 
 // appToken is the token that a route sends in place of the person's, shared by all routes that want the same; nil without one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,15 @@ type verdict struct {
 	Session    *session.Session // who, when known
 	Ended      session.Reason   // why an earlier session no longer counts
 	RetryAfter time.Duration    // with verdictUnavailable
+	Bare       bool             // with verdictAllow: nothing about anybody and no token goes along
+}
+
+// reasonCrossSite is a request that a page of another site began, on a route with csrf: fetch_metadata.
+const reasonCrossSite = "cross_site_request"
+
+// isPreflight tells a CORS preflight (Fetch, section 3.2.2), which browsers send without any credentials.
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && len(r.Header["Origin"]) == 1 && len(r.Header["Access-Control-Request-Method"]) == 1
 }
 
 // logged is the reason with its detail.
@@ -50,11 +60,20 @@ func (v verdict) logged() string {
 // being known who could be known: there too a store that does not answer is 503.
 func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 	rt := x.route
+	if rt.csrf != nil {
+		if err := rt.csrf.Check(x.r); err != nil {
+			x.err = err
+			return verdict{Kind: verdictDeny, Reason: reasonCrossSite}
+		}
+	}
 	if rt.rule.Public() {
 		return verdict{Kind: verdictAllow, Reason: "public"}
 	}
 	if d := rt.rule.Decide(ctx, nil, nil); !d.Allow && d.Need != access.SignIn {
 		return verdict{Kind: verdictDeny, Reason: d.Reason} // signing in could not help
+	}
+	if rt.preflight && isPreflight(x.r) {
+		return verdict{Kind: verdictAllow, Reason: "preflight", Bare: true} // no session is looked up either (A103)
 	}
 	s, err := p.signedIn(ctx, x.r, rt.provider)
 	if err != nil {
@@ -71,7 +90,7 @@ func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 	v.Reason, v.Detail = d.Reason, d.Detail
 	switch {
 	case !d.Allow:
-	case crossOriginUpgrade(x.r, x.client):
+	case crossOriginUpgrade(x.r, x.client) && !slices.Contains(rt.allowedOrigins, strings.ToLower(x.r.Header.Get("Origin"))):
 		v.Reason = "cross_origin_upgrade" // a WebSocket handshake carries the cookie from any page
 	default:
 		v.Kind = verdictAllow

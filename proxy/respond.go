@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,6 +31,10 @@ func (p *Proxy) render(x *exchange) {
 		}
 		p.answer(x, http.StatusServiceUnavailable, say, page.Link{Text: "Try again", URL: returnTo(x.target, x.origin, nil, p.prefix), Primary: true})
 	default:
+		if v.Reason == reasonCrossSite {
+			p.answer(x, http.StatusForbidden, problems[http.StatusForbidden])
+			return
+		}
 		if v.Session == nil {
 			p.answer(x, http.StatusForbidden, noticeClosed)
 			return
@@ -41,8 +46,8 @@ func (p *Proxy) render(x *exchange) {
 // forward hands an allowed request to the application.
 func (p *Proxy) forward(x *exchange) {
 	rt, s := x.route, x.verdict.Session
-	f := forward{Session: s, Client: x.client, KeepAuthorization: s == nil && rt.keepAuthorization}
-	if rt.headers != nil || rt.response != nil {
+	f := forward{Session: s, Client: x.client, KeepAuthorization: s == nil && rt.keepAuthorization && !x.verdict.Bare}
+	if !x.verdict.Bare && (rt.headers != nil || rt.response != nil) {
 		q := x.request()
 		f.OwnHeaders = rt.headers != nil
 		f.Headers = compute(x.r.Context(), p.log, rt.headers, s, q)
@@ -55,7 +60,7 @@ func (p *Proxy) forward(x *exchange) {
 	case rt.token == "id_token":
 		f.Bearer = s.Tokens.ID
 	}
-	if own := rt.bearer; own != nil {
+	if own := rt.bearer; own != nil && !x.verdict.Bare {
 		token, err := own.token(x.r.Context())
 		if err != nil {
 			x.reason("application_token_unavailable", err)
@@ -208,7 +213,18 @@ func (p *Proxy) notice(x *exchange, status int, say words, links ...page.Link) {
 
 // setChallenge says how one may be known, as each 401 must (RFC 9110 section 15.5.2). Browsers do not ask for anything by it.
 func (p *Proxy) setChallenge(x *exchange) {
-	x.Header().Set("WWW-Authenticate", `Bearer realm="`+hostname(x.origin.Host)+`"`)
+	h := x.Header()
+	h.Set("WWW-Authenticate", `Bearer realm="`+hostname(x.origin.Host)+`"`)
+	if x.route == nil || len(x.route.cors) == 0 {
+		return
+	}
+	h.Add("Vary", "Origin")
+	if origin := x.r.Header.Get("Origin"); slices.Contains(x.route.cors, origin) {
+		// It holds nothing about anybody, and a script that sent cookies along may read it only with both.
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Allow-Credentials", "true")
+		h.Set("Access-Control-Expose-Headers", "WWW-Authenticate")
+	}
 }
 
 // accountName is how a person knows an account.

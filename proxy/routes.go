@@ -23,7 +23,11 @@ type route struct {
 	headers, response []headerValue // as in [routePrograms]
 	token             string        // the person's token that is sent: access_token, id_token or none
 	keepAuthorization bool          // the client's own Authorization passes where there is no session
-	unauthenticated   string        // auto or "", login, deny
+	preflight         bool          // CORS preflights pass without anything else
+	cors              []string      // origins that may read our own 401
+	allowedOrigins    []string      // further origins of WebSockets
+	csrf              *http.CrossOriginProtection
+	unauthenticated   string // auto or "", login, deny
 }
 
 // table finds the most specific route: exact host, then the longest *.wildcard, then no host; on the host the longest
