@@ -97,7 +97,7 @@ func TestA172_RulesAreDecidedAgainAfterARefresh(t *testing.T) {
 	s.Provider.SetIDTokenOnRefresh(true)
 	s.Provider.SetTokenTTL(time.Minute)
 	b := s.Browser()
-	b.Go("/users")
+	b.Go("/users").Received(t) // signed in, or the test ends here
 	if a := b.Do("POST", "/level", nil, nil); a.StatusCode != 200 {
 		t.Fatalf("level 3: %s", a.Status)
 	}
@@ -120,7 +120,7 @@ func TestOptionalUsesASessionWhereThereIsOne(t *testing.T) {
 	if n := store.calls.Load(); n != 0 {
 		t.Errorf("a stranger caused %d store operations", n)
 	}
-	b.Go("/users")
+	b.Go("/users").Received(t) // signed in, or the test ends here
 	a = b.Do("GET", "/optional", nil, map[string]string{"Authorization": "Basic own", "X-Forwarded-User": "root"})
 	all := s.App.Requests()
 	got = all[len(all)-1].Header
@@ -140,7 +140,7 @@ func TestOptionalWithACookieDuringAnOutageIs503(t *testing.T) {
 	store := newCountingStore()
 	s := proxytest.New(t, proxytest.Options{Config: ruled, Store: store})
 	b := s.Browser()
-	b.Go("/users")
+	b.Go("/users").Received(t) // signed in, or the test ends here
 	store.down.Store(true)
 	s.Clock.Add(10 * time.Minute)
 	before := len(s.App.Requests())

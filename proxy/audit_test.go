@@ -105,7 +105,7 @@ routes:
 		t.Errorf("refusals before: %s", s.Audit)
 	}
 	b.Fetch("/payroll/2026?canary=1")
-	oneAudited(t, s, "access_refused", map[string]any{"user": "alice", "route": "/payroll/", "path": "/payroll/2026", "method": "GET", "reason": "not_in_group"})
+	oneAudited(t, s, "access_refused", map[string]any{"user": "alice", "route": "/payroll/", "path": "/payroll/2026", "method": "GET", "reason": "groups"})
 	b.Fetch("/payroll/2025")
 	if n := len(audited(t, s, "access_refused")); n != 2 {
 		t.Errorf("%d lines for two refusals", n)
