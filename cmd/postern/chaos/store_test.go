@@ -1,0 +1,89 @@
+//go:build chaos
+
+package chaos_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"postern/session/redistest"
+)
+
+// A store is Redis in one of its shapes. Faults come in pairs: what pause froze, resume lets go on.
+type store interface {
+	shape() string
+	// config is the content of session.store.redis for one replica, in braces.
+	config(replica int) string
+	// clients reach each server that runs.
+	clients() []*redis.Client
+	pause()
+	resume()
+	// crash is kill -9 and a new start at the same place.
+	crash()
+}
+
+// standalone is one redis-server.
+type standalone struct{ *redistest.Server }
+
+func startStandalone(t *testing.T) store {
+	return standalone{redistest.Start(t, redistest.Options{})}
+}
+
+func (s standalone) shape() string            { return "standalone" }
+func (s standalone) config(int) string        { return fmt.Sprintf("url: %q", s.URL()) }
+func (s standalone) clients() []*redis.Client { return []*redis.Client{s.Client()} }
+func (s standalone) pause()                   { s.Pause() }
+func (s standalone) resume()                  { s.Resume() }
+func (s standalone) crash()                   { s.Kill(); s.Start() }
+
+// commands counts what Redis was asked, by INFO commandstats, without what scripts call and what keeps connections alive.
+func commands(t *testing.T, s store) map[string]int {
+	t.Helper()
+	all := map[string]int{}
+	for _, c := range s.clients() {
+		info, err := c.Info(t.Context(), "commandstats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(info) {
+			name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+			if !ok {
+				continue
+			}
+			calls, _, _ := strings.Cut(rest, ",")
+			n, err := strconv.Atoi(calls)
+			if err != nil {
+				t.Fatalf("INFO commandstats: %q", line)
+			}
+			all[name] += n
+		}
+	}
+	return all
+}
+
+// connections are the clients that Redis sees, but for ours.
+func connections(t *testing.T, s store) int {
+	t.Helper()
+	n := 0
+	for _, c := range s.clients() {
+		list, err := c.ClientList(t.Context()).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		self, err := c.ClientID(t.Context()).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(list) {
+			// Replicas and sentinels of the shape itself are none of Postern's.
+			if !strings.HasPrefix(line, fmt.Sprintf("id=%d ", self)) && !strings.Contains(line, " flags=S") && !strings.Contains(line, "name=sentinel") {
+				n++
+			}
+		}
+	}
+	return n
+}
