@@ -5,6 +5,7 @@ package chaos_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -33,7 +34,8 @@ type provider struct {
 	ttl  time.Duration // of access tokens
 
 	connections counter
-	signingIn   sync.Mutex // idptest has one current user
+	signingIn   sync.Mutex    // idptest has one current user
+	clockSlack  time.Duration // how far replicas' clocks may be off
 
 	mu       sync.Mutex
 	fault    tokenFault
@@ -50,6 +52,7 @@ type provider struct {
 // A family is what grew from one sign-in.
 type family struct {
 	label, user string
+	sid         string // of the session at the provider
 	over        string // why the provider no longer honours it
 	current     *token
 }
@@ -299,7 +302,7 @@ func (p *provider) judge(tok *token, now *presentation) {
 			p.line.violated(tok.family.topics(), "%s is sent by %s though it was refused to %s", tok.name, now.replica, earlier.replica)
 		default:
 			unknowns++
-			if now.arrived.Before(tok.expires.Add(-slack)) {
+			if now.arrived.Before(tok.expires.Add(-slack - p.clockSlack)) {
 				p.line.violated(tok.family.topics(), "%s is sent by %s after an unknown outcome, %v before the current token expires",
 					tok.name, now.replica, tok.expires.Sub(now.arrived))
 			}
@@ -315,11 +318,18 @@ func (p *provider) issued(f *family, body []byte) *token {
 	var got struct {
 		Access  string `json:"access_token"`
 		Refresh string `json:"refresh_token"`
+		ID      string `json:"id_token"`
 		Seconds int    `json:"expires_in"`
 	}
 	if err := json.Unmarshal(body, &got); err != nil || f == nil {
 		p.line.violated(nil, "the provider's own answer is not understood: %v", err)
 		return &token{}
+	}
+	if claims := strings.Split(got.ID, "."); len(claims) == 3 {
+		var id struct{ SID string }
+		if text, err := base64.RawURLEncoding.DecodeString(claims[1]); err == nil && json.Unmarshal(text, &id) == nil {
+			f.sid = id.SID
+		}
 	}
 	now := time.Now()
 	sum := sha256.Sum256([]byte(got.Refresh))
@@ -359,27 +369,45 @@ func (p *provider) setTTL(d time.Duration) { p.SetTokenTTL(d) }
 // over says why the family of a sign-in cannot be refreshed any more: empty while the provider honours it and Postern may still use
 // its refresh token.
 func (p *provider) over(label string) string {
+	f := p.family(label)
+	if f == nil {
+		return "the code was never redeemed"
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f.over != "" {
+		return f.over
+	}
+	unknowns := 0
+	for _, s := range f.current.sent {
+		if s.outcome == unknown {
+			unknowns++
+		}
+	}
+	if unknowns > 1 {
+		return "its refresh token had two unknown outcomes"
+	}
+	return ""
+}
+
+// family is what grew from the sign-in of that label, or nil.
+func (p *provider) family(label string) *family {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, f := range p.families {
-		if f.label != label || f.current == nil {
-			continue
+		if f.label == label && f.current != nil {
+			return f
 		}
-		if f.over != "" {
-			return f.over
-		}
-		unknowns := 0
-		for _, s := range f.current.sent {
-			if s.outcome == unknown {
-				unknowns++
-			}
-		}
-		if unknowns > 1 {
-			return "its refresh token had two unknown outcomes"
-		}
-		return ""
 	}
-	return "the code was never redeemed"
+	return nil
+}
+
+// together reports whether two sign-ins belong to one session at the provider.
+func (p *provider) together(a, b string) bool {
+	x, y := p.family(a), p.family(b)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return x != nil && y != nil && x.sid != "" && x.sid == y.sid
 }
 
 // whose says whom an access token is for and whether it is valid.

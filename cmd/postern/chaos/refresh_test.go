@@ -29,13 +29,9 @@ func (w *world) signedInBrowser(name, user string) *browser {
 // expires waits until the access token of a session has expired.
 func (w *world) expires(s *signedIn) {
 	w.t.Helper()
+	f := w.provider.family(s.label)
 	w.provider.mu.Lock()
-	var at time.Time
-	for _, f := range w.provider.families {
-		if f.label == s.label {
-			at = f.current.expires
-		}
-	}
+	at := f.current.expires
 	w.provider.mu.Unlock()
 	proctest.Passes(w.t, at.Add(100*time.Millisecond))
 }

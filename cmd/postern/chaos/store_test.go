@@ -20,25 +20,40 @@ type store interface {
 	config(replica int) string
 	// clients reach each server that runs.
 	clients() []*redis.Client
+	// network is what stands between one replica and Redis; nil where the shape has none.
+	network(replica int) *redistest.Proxy
 	pause()
 	resume()
-	// crash is kill -9 and a new start at the same place.
-	crash()
+	stop() // in good order
+	kill()
+	start()
 }
 
-// standalone is one redis-server.
-type standalone struct{ *redistest.Server }
-
-func startStandalone(t *testing.T) store {
-	return standalone{redistest.Start(t, redistest.Options{})}
+// standalone is one redis-server, behind a network of its own for each replica.
+type standalone struct {
+	*redistest.Server
+	proxies []*redistest.Proxy
 }
 
-func (s standalone) shape() string            { return "standalone" }
-func (s standalone) config(int) string        { return fmt.Sprintf("url: %q", s.URL()) }
-func (s standalone) clients() []*redis.Client { return []*redis.Client{s.Client()} }
-func (s standalone) pause()                   { s.Pause() }
-func (s standalone) resume()                  { s.Resume() }
-func (s standalone) crash()                   { s.Kill(); s.Start() }
+func startStandalone(t *testing.T, replicas int) store {
+	s := standalone{Server: redistest.Start(t, redistest.Options{})}
+	for range replicas {
+		s.proxies = append(s.proxies, redistest.NewProxy(t, s.Address()))
+	}
+	return s
+}
+
+func (s standalone) shape() string { return "standalone" }
+func (s standalone) config(i int) string {
+	return fmt.Sprintf("url: %q", "redis://"+s.proxies[i].Address()+"/0")
+}
+func (s standalone) clients() []*redis.Client       { return []*redis.Client{s.Client()} }
+func (s standalone) network(i int) *redistest.Proxy { return s.proxies[i] }
+func (s standalone) pause()                         { s.Pause() }
+func (s standalone) resume()                        { s.Resume() }
+func (s standalone) stop()                          { s.Stop() }
+func (s standalone) kill()                          { s.Kill() }
+func (s standalone) start()                         { s.Start() }
 
 // commands counts what Redis was asked, by INFO commandstats, without what scripts call and what keeps connections alive.
 func commands(t *testing.T, s store) map[string]int {

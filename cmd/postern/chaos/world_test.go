@@ -32,7 +32,7 @@ const adminToken = "chaos-admin-token-0123456789abcdef"
 // settings say what a world is like. The zero value is three replicas on a standalone Redis.
 type settings struct {
 	replicas  int
-	store     func(*testing.T) store
+	store     func(t *testing.T, replicas int) store
 	ttl       time.Duration // of access tokens; default 5 minutes
 	maxStale  string        // default 2s
 	session   string        // further lines of the section session, indented by two
@@ -49,10 +49,10 @@ type world struct {
 	replicas []*replica
 	maxStale time.Duration
 
-	app         *httptest.Server
-	appOpen     counter
-	next        atomic.Uint64
-	transport   *http.Transport // to the provider
+	app       *httptest.Server
+	appOpen   counter
+	next      atomic.Uint64
+	transport *http.Transport // to the provider
 	labels    atomic.Uint64
 }
 
@@ -100,7 +100,7 @@ func newWorld(t *testing.T, o settings) *world {
 	t.Cleanup(w.app.Close)
 	w.transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(w.transport.CloseIdleConnections)
-	w.store = o.store(t)
+	w.store = o.store(t, o.replicas)
 	w.provider = startProvider(t, w.timeline, proctest.FreePort(t), w.origin.String(), o.ttl)
 	key, err := exec.CommandContext(t.Context(), program, "keygen").Output()
 	if err != nil {
@@ -207,6 +207,19 @@ func (r *replica) kill() {
 	r.mu.Unlock()
 	p.Kill()
 	r.w.provider.killed(r.name)
+	r.transport.CloseIdleConnections()
+}
+
+// replace ends the process in good order, as a rolling update does.
+func (r *replica) replace() {
+	r.mu.Lock()
+	r.down = true
+	p := r.process
+	r.mu.Unlock()
+	p.Terminate(r.w.t)
+	if code := p.ExitCode(r.w.t); code != 0 {
+		r.w.violated([]string{r.name}, "%s ends with code %d", r.name, code)
+	}
 	r.transport.CloseIdleConnections()
 }
 
