@@ -167,6 +167,7 @@ func (w *world) check(s *signedIn, a answer, path, kind string) {
 	ending, endedAt := s.state()
 	w.count(fmt.Sprint(kind, " ", a.status))
 	if a.deletes && !ending && w.provider.over(s.label) == "" {
+		w.count("deletes")
 		w.violated(s.topics(), "an answer %d deletes the cookie of a live session", a.status)
 	}
 	switch a.status {
@@ -187,6 +188,7 @@ func (w *world) check(s *signedIn, a answer, path, kind string) {
 		}
 		w.about(s.topics(), "%s", a)
 	default:
+		w.count("other")
 		w.violated(s.topics(), "other answer: %s", a)
 	}
 }

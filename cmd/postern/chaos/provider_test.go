@@ -122,9 +122,10 @@ func startProvider(t *testing.T, line *timeline, port int, origin string, ttl ti
 	done := make(chan struct{})
 	go func() { // ends with the test
 		defer close(done)
-		_ = server.Serve(listener)
+		_ = server.Serve(coldListener{listener, &p.connections})
 	}()
 	t.Cleanup(func() {
+		p.connections.thaw()
 		p.Close()
 		server.Close()
 		<-done
@@ -463,25 +464,74 @@ func copyAnswer(w http.ResponseWriter, answer *httptest.ResponseRecorder) {
 	_, _ = w.Write(answer.Body.Bytes())
 }
 
-// counter counts open connections.
+// A counter counts open connections, and may freeze them: what arrives is not looked at, and a thaw closes them unread.
 type counter struct {
-	mu   sync.Mutex
-	open int
+	mu     sync.Mutex
+	open   map[net.Conn]bool
+	frozen chan struct{} // nil, or closed by thaw
 }
 
-func (c *counter) state(_ net.Conn, s http.ConnState) {
+func (c *counter) state(conn net.Conn, s http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.open == nil {
+		c.open = map[net.Conn]bool{}
+	}
 	switch s {
 	case http.StateNew:
-		c.open++
+		c.open[conn] = true
 	case http.StateClosed, http.StateHijacked:
-		c.open--
+		delete(c.open, conn)
 	}
 }
 
 func (c *counter) now() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.open
+	return len(c.open)
+}
+
+// freeze cuts the connections that there are and leaves new ones unread.
+func (c *counter) freeze() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.frozen = make(chan struct{})
+	for conn := range c.open {
+		conn.Close()
+	}
+}
+
+// thaw ends freeze. What waited is dropped.
+func (c *counter) thaw() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.frozen != nil {
+		close(c.frozen)
+		c.frozen = nil
+	}
+}
+
+// A coldListener is one whose connections a counter can freeze.
+type coldListener struct {
+	net.Listener
+	counter *counter
+}
+
+func (l coldListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		l.counter.mu.Lock()
+		frozen := l.counter.frozen
+		l.counter.mu.Unlock()
+		if frozen == nil {
+			return conn, nil
+		}
+		go func() { // ends with thaw
+			<-frozen
+			conn.Close()
+		}()
+	}
 }

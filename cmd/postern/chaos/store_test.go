@@ -3,13 +3,16 @@
 package chaos_test
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"postern/cmd/postern/proctest"
 	"postern/session/redistest"
 )
 
@@ -78,6 +81,27 @@ func commands(t *testing.T, s store) map[string]int {
 		}
 	}
 	return all
+}
+
+// awaitLease waits until a replica has taken the lease of a refresh.
+func (w *world) awaitLease() {
+	w.t.Helper()
+	proctest.Eventually(w.t, "a lease is taken", func() error {
+		for _, c := range w.store.clients() {
+			keys, err := c.Keys(w.t.Context(), "*").Result()
+			if err != nil {
+				return err
+			}
+			for _, key := range keys {
+				// Of all that is stored only a lease lives this shortly.
+				left, err := c.PTTL(w.t.Context(), key).Result()
+				if err == nil && left > 0 && left <= exchangeLimit+5*time.Second {
+					return nil
+				}
+			}
+		}
+		return errors.New("none yet")
+	})
 }
 
 // connections are the clients that Redis sees, but for ours.
