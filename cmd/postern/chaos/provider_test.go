@@ -54,7 +54,7 @@ type family struct {
 	label, user string
 	sid         string // of the session at the provider
 	over        string // why the provider no longer honours it
-	current     *token
+	current     *token // the newest that was handed over
 }
 
 func (f *family) topics() []string { return []string{f.label} }
@@ -63,7 +63,6 @@ func (f *family) topics() []string { return []string{f.label} }
 type token struct {
 	name    string // for the timeline: a hash, since real ones are never printed
 	family  *family
-	issued  time.Time
 	expires time.Time // of the access token that came with it
 	sent    []*presentation
 }
@@ -200,7 +199,9 @@ func (p *provider) token(w http.ResponseWriter, r *http.Request) {
 		if form != nil && answer.Code == http.StatusOK {
 			p.mu.Lock()
 			f := p.codes[form.Get("code")]
-			p.issued(f, answer.Body.Bytes())
+			if tok := p.issued(f, answer.Body.Bytes()); f != nil {
+				f.current = tok
+			}
 			p.mu.Unlock()
 		}
 		copyAnswer(w, answer)
@@ -253,6 +254,7 @@ func (p *provider) token(w http.ResponseWriter, r *http.Request) {
 		p.outcome(tok, sent, rejected)
 	} else {
 		p.outcome(tok, sent, success)
+		p.handOver(next)
 		p.line.about(tok.family.topics(), "provider: %s became %s", tok.name, next.name)
 	}
 	copyAnswer(w, answer)
@@ -335,10 +337,10 @@ func (p *provider) issued(f *family, body []byte) *token {
 	now := time.Now()
 	sum := sha256.Sum256([]byte(got.Refresh))
 	expires := now.Add(time.Duration(got.Seconds) * time.Second)
-	f.current = &token{name: "token " + hex.EncodeToString(sum[:3]), family: f, issued: now, expires: expires}
-	p.refresh[got.Refresh] = f.current
+	tok := &token{name: "token " + hex.EncodeToString(sum[:3]), family: f, expires: expires}
+	p.refresh[got.Refresh] = tok
 	p.access[got.Access] = access{f, expires}
-	return f.current
+	return tok
 }
 
 func (p *provider) outcome(tok *token, sent *presentation, o outcome) {
@@ -348,6 +350,13 @@ func (p *provider) outcome(tok *token, sent *presentation, o outcome) {
 	if tok != nil && o != success {
 		p.line.about(tok.family.topics(), "provider: %s from %s: %s", tok.name, sent.replica, o)
 	}
+}
+
+// handOver notes that a new token is on its way.
+func (p *provider) handOver(next *token) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next.family.current = next
 }
 
 // killed notes that a replica's process has ended without a farewell.
