@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 STATICCHECK = go tool -modfile=.ci/tools.mod staticcheck
 
-.PHONY: help demo build test e2e check lint bench fuzz
+.PHONY: help demo build test e2e chaos check lint bench fuzz
 
 help: ## Show this list.
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,16 +27,21 @@ e2e: ## Drive a browser through Postern, npm oidc-provider and Redis. SCREENSHOT
 	.ci/install e2e
 	POSTERN_SCREENSHOTS='$(abspath $(SCREENSHOTS))' go test -tags=e2e -count=1 -timeout=10m ./cmd/postern/e2e
 
+chaos: ## Break replicas, Redis, network, provider and clocks under load, and hold what people see against the promises. CHAOS="-seed=7" repeats a run; CHAOS=-short is short.
+	.ci/install test
+	go test -tags=chaos -count=1 -parallel=4 -timeout=30m -v ./cmd/postern/chaos $(CHAOS)
+
 lint: ## Check the form of the code, go.mod, and that the generated parts are current.
 	@unformatted=$$(gofmt -l cmd config proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
-	go vet -tags=e2e ./...
-	$(STATICCHECK) -tags=e2e ./...
+	go vet -tags=e2e,chaos ./...
+	$(STATICCHECK) -tags=e2e,chaos ./...
 	go mod tidy -diff
 	go mod verify
 	go test -run='^Test(Floors|Reference)' ./cmd/postern ./config
 
-check: lint e2e ## Everything beside `make test` that must hold: lint, e2e, the demo, a static build, a quick bench.
+check: lint e2e ## Everything beside `make test` that must hold: lint, e2e, short chaos, the demo, a static build, a quick bench.
 	$(MAKE) build
+	$(MAKE) chaos CHAOS=-short
 	go run ./cmd/bench --quick
 
 bench: ## Print CPU per request and throughput: direct, a bare ReverseProxy and Postern, in alternating rounds.

@@ -20,6 +20,8 @@ const (
 	// revokeSlack is how much later than max_stale an accepted request counts as a broken promise: what the machine may take between our
 	// clock and the replica's look at its own.
 	revokeSlack = 300 * time.Millisecond
+	// failoverSlack is how long an end that a failover has lost may take to be there again.
+	failoverSlack = 5 * time.Second
 	// clientLimit bounds one request.
 	clientLimit = 40 * time.Second
 )
@@ -41,6 +43,7 @@ type signedIn struct {
 	label  string // of the sign-in; the topic of its events
 	user   string
 	cookie string
+	since  time.Time
 
 	mu       sync.Mutex
 	ending   bool      // somebody has asked for its end, which may come or not
@@ -113,7 +116,7 @@ func (b *browser) signIn(ctx context.Context) answer {
 	if a.echo.User != b.user {
 		b.w.violated([]string{label}, "%s signs in as %s and is taken for %s", b.name, b.user, a.echo.User)
 	}
-	s := &signedIn{label: a.echo.Label, user: b.user, cookie: b.cookie()}
+	s := &signedIn{label: a.echo.Label, user: b.user, cookie: b.cookie(), since: a.began}
 	b.mu.Lock()
 	b.session = s
 	b.mu.Unlock()
@@ -176,6 +179,11 @@ func (w *world) check(s *signedIn, a answer, path, kind string) {
 			w.violated(s.topics(), "the request of %s for %s is answered as %s for %s", s.user, path, a.echo.User, a.echo.Path)
 		}
 		if !endedAt.IsZero() && a.began.After(endedAt.Add(w.maxStale+revokeSlack)) {
+			// A failover may lose an end; whoever knows of it says so again.
+			if since := time.Since(w.store.failedOver()); since < failoverSlack && w.store.failedOver().After(endedAt) {
+				w.count("accepted after an end that a failover had lost for a moment")
+				return
+			}
 			w.violated(s.topics(), "accepted %v after its end was acknowledged", a.began.Sub(endedAt))
 		}
 	case http.StatusServiceUnavailable:
@@ -202,6 +210,9 @@ func (w *world) refusal(s *signedIn, a answer) {
 	case why != "":
 		w.count("ended: " + why)
 		w.about(s.topics(), "is over, for the provider: %s", why)
+	case w.store.failedOver().After(s.since):
+		w.count("lost in a failover")
+		w.about(s.topics(), "lost in a failover: %.300s", a.body)
 	default:
 		s.mu.Lock()
 		first := !s.lost

@@ -3,7 +3,7 @@
 package chaos_test
 
 import (
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -82,51 +82,66 @@ func duration() time.Duration {
 // clockVariable names the file that a steppable program takes its clock's step from: a little-endian int64 of seconds.
 const clockVariable = "CHAOS_CLOCK"
 
-// buildSteppable builds the very same source with another standard library (go build -overlay): time.Now adds the seconds that a file
-// holds. So nothing in the product knows of it. libfaketime cannot do this: Go programs do not ask the C library for the time.
+// buildSteppable builds the very same source with another standard library: time.Now adds the seconds that a file holds. So nothing in
+// the product knows of it. libfaketime cannot do this, since Go programs do not ask the C library for the time, and go build -overlay
+// does not reach a toolchain in the module cache.
 //
 // As when a real clock is stepped, wall times jump, while timers and the differences between two readings do not.
 func buildSteppable(dir string) (string, error) {
-	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	out, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
 		return "", fmt.Errorf("find GOROOT: %w", err)
 	}
-	source := filepath.Join(strings.TrimSpace(string(goroot)), "src", "time", "time.go")
-	text, err := os.ReadFile(source)
+	goroot, err := steppableGoroot(strings.TrimSpace(string(out)), filepath.Join(dir, "goroot"))
+	if err != nil {
+		return "", fmt.Errorf("make a standard library: %w", err)
+	}
+	programs := filepath.Join(dir, "steppable")
+	if err := os.Mkdir(programs, 0o700); err != nil {
+		return "", err
+	}
+	build := proctest.BuildCommand(programs, "./cmd/postern")
+	build.Path = filepath.Join(goroot, "bin", "go")
+	build.Env = append(build.Env, "GOROOT="+goroot, "GOTOOLCHAIN=local")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build with another clock: %w\n%s", err, out)
+	}
+	return filepath.Join(programs, "postern"), nil
+}
+
+// steppableGoroot makes a GOROOT of links to another, but for the package time.
+func steppableGoroot(from, to string) (string, error) {
+	for _, folder := range []string{"", "src", "src/time"} {
+		if err := os.Mkdir(filepath.Join(to, folder), 0o700); err != nil {
+			return "", err
+		}
+		entries, err := os.ReadDir(filepath.Join(from, folder))
+		if err != nil {
+			return "", err
+		}
+		for _, e := range entries {
+			name := filepath.Join(folder, e.Name())
+			if name == "src" || name == "src/time" || name == "src/time/time.go" {
+				continue
+			}
+			if err := os.Symlink(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+				return "", err
+			}
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(from, "src/time/time.go"))
 	if err != nil {
 		return "", err
 	}
 	const reads = "\nfunc Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
 	if strings.Count(string(text), reads) != 1 {
-		return "", fmt.Errorf("%s: time.Now is not what is known here; adapt buildSteppable", source)
+		return "", errors.New("time.Now is not what is known here; adapt steppableGoroot")
 	}
-	files := map[string]string{
-		source: strings.Replace(string(text), reads, reads+"\tsec += steppedBy()\n", 1),
-		filepath.Join(filepath.Dir(source), "chaos_step.go"): stepSource,
-	}
-	replace := map[string]string{}
-	for path, content := range files {
-		replace[path] = filepath.Join(dir, filepath.Base(path))
-		if err := os.WriteFile(replace[path], []byte(content), 0o600); err != nil {
-			return "", err
-		}
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(file, overlay, 0o600); err != nil {
-		return "", err
-	}
-	out := filepath.Join(dir, "steppable")
-	if err := os.Mkdir(out, 0o700); err != nil {
-		return "", err
-	}
-	if err := proctest.Build(out, "-overlay="+file, "./cmd/postern"); err != nil {
-		return "", err
-	}
-	return filepath.Join(out, "postern"), nil
+	stepped := strings.Replace(string(text), reads, reads+"\tsec += steppedBy()\n", 1)
+	return to, errors.Join(
+		os.WriteFile(filepath.Join(to, "src/time/time.go"), []byte(stepped), 0o600),
+		os.WriteFile(filepath.Join(to, "src/time/chaos_step.go"), []byte(stepSource), 0o600),
+	)
 }
 
 const stepSource = `package time

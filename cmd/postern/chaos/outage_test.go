@@ -12,36 +12,45 @@ import (
 	"time"
 )
 
-// An outage is something that happens to Redis under load.
+// An outage is something that happens to Redis under load. It ends when what it does has happened and is over.
 type outage struct {
 	name    string
-	store   func(t *testing.T, replicas int) store
+	shape   shape
+	long    bool // not with -short
 	happens func(ctx context.Context, w *world)
 }
 
 // outages are those of all shapes.
 func outages() []outage {
 	length := long(10*time.Second, 4*time.Second)
+	random := rand.New(rand.NewPCG(3, 3))
 	return []outage{
-		{"standalone frozen", startStandalone, func(ctx context.Context, w *world) {
-			w.store.pause()
+		{"standalone frozen", startStandalone, false, func(ctx context.Context, w *world) {
+			s := w.store.(standalone)
+			s.Pause()
 			pause(ctx, length)
-			w.store.resume()
+			s.Resume()
 		}},
-		{"standalone restarted", startStandalone, func(_ context.Context, w *world) {
-			w.store.stop()
-			w.store.start()
-		}},
-		{"standalone killed and away", startStandalone, func(ctx context.Context, w *world) {
-			w.store.kill()
+		{"standalone restarted", startStandalone, false, func(_ context.Context, w *world) { w.store.(standalone).Restart() }},
+		{"standalone killed and away", startStandalone, true, func(ctx context.Context, w *world) {
+			s := w.store.(standalone)
+			s.Kill()
 			pause(ctx, length)
-			w.store.start()
+			s.Start()
 		}},
-		{"standalone cut off from one replica in one direction", startStandalone, func(ctx context.Context, w *world) {
+		{"standalone cut off from one replica in one direction", startStandalone, true, func(ctx context.Context, w *world) {
 			w.store.network(0).Stall(false, true)
 			pause(ctx, length)
 			w.store.network(0).Heal()
 		}},
+		{"sentinel failover", startSentinel, false, func(_ context.Context, w *world) { w.store.(*sentinel).failOver() }},
+		{"sentinel, master killed", startSentinel, true, func(_ context.Context, w *world) { w.store.(*sentinel).crash()() }},
+		{"cluster, slots moved", startCluster, false, func(_ context.Context, w *world) {
+			for range 20 {
+				w.store.(*cluster).moveSlot(random)
+			}
+		}},
+		{"cluster, master killed", startCluster, true, func(_ context.Context, w *world) { w.store.(*cluster).crash(1)() }},
 	}
 }
 
@@ -49,8 +58,12 @@ func outages() []outage {
 // everything is as before. Sessions refresh meanwhile, too.
 func TestOutagesUnderLoad(t *testing.T) {
 	for _, o := range outages() {
+		if o.long && testing.Short() {
+			continue
+		}
 		t.Run(o.name, func(t *testing.T) {
-			w := newWorld(t, settings{store: o.store, ttl: 9 * time.Second})
+			t.Parallel()
+			w := newWorld(t, settings{store: o.shape, ttl: 9 * time.Second})
 			before := w.baseline()
 			browsers := make([]*browser, 30)
 			for i := range browsers {
@@ -86,6 +99,11 @@ func TestOutagesUnderLoad(t *testing.T) {
 			t.Logf("%s for %v: 200 × %d, 503 × %d, other %d, deleting Set-Cookie %d; alive at the end %d of %d; a refresh token sent at most %d times\n%s",
 				o.name, took.Round(10*time.Millisecond), w.total("answers 200"), w.total("answers 503"), bad+w.total("other"), w.total("deletes"),
 				w.total("alive at the end"), len(browsers), most, during)
+			for _, what := range []string{"lost in a failover", "tokens sent again after a failover had lost the newer"} {
+				if n := w.total(what); n > 0 {
+					t.Errorf("%s: %d, though writes wait for a replica", what, n)
+				}
+			}
 			if bad > 0 || w.total("alive at the end") != len(browsers) {
 				t.Errorf("%d other answers, %d of %d sessions alive at the end", bad, w.total("alive at the end"), len(browsers))
 			}
@@ -99,11 +117,11 @@ func TestOutagesUnderLoad(t *testing.T) {
 func TestSignInsDuringAnOutageFailWithAPageAndWorkAfterwards(t *testing.T) {
 	w := newWorld(t, settings{replicas: 1})
 	b := w.newBrowser("b1", "alice")
-	w.store.pause()
+	w.store.(standalone).Pause()
 	if a := b.signIn(t.Context()); a.status != http.StatusServiceUnavailable {
 		t.Errorf("sign-in without Redis: %s", a)
 	}
-	w.store.resume()
+	w.store.(standalone).Resume()
 	if a := b.signIn(t.Context()); a.status != http.StatusOK || a.echo.User != "alice" {
 		t.Errorf("afterwards: %s", a)
 	}

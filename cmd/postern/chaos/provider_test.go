@@ -34,8 +34,9 @@ type provider struct {
 	ttl  time.Duration // of access tokens
 
 	connections counter
-	signingIn   sync.Mutex    // idptest has one current user
-	clockSlack  time.Duration // how far replicas' clocks may be off
+	signingIn   sync.Mutex       // idptest has one current user
+	clockSlack  time.Duration    // how far replicas' clocks may be off
+	failedOver  func() time.Time // when Redis may have lost what was written last
 
 	mu       sync.Mutex
 	fault    tokenFault
@@ -298,6 +299,9 @@ func (p *provider) judge(tok *token, now *presentation) {
 			p.line.violated(tok.family.topics(), "%s is sent by %s while %s waits for an answer to it since %v", tok.name, now.replica,
 				earlier.replica, now.arrived.Sub(earlier.arrived))
 		case untold, earlier.outcome == again, earlier.outcome == pending:
+		case earlier.outcome != unknown && p.failedOver().After(earlier.arrived):
+			p.line.count("tokens sent again after a failover had lost the newer")
+			p.line.about(tok.family.topics(), "%s is sent again by %s after a failover", tok.name, now.replica)
 		case earlier.outcome == success:
 			p.line.violated(tok.family.topics(), "%s is sent by %s, %v after it was exchanged by %s", tok.name, now.replica,
 				now.arrived.Sub(earlier.answered), earlier.replica)

@@ -17,10 +17,19 @@ import (
 
 // TestChaos is a random run: people who use, sign in and sign out, while parts fail. Seed and duration are flags.
 func TestChaos(t *testing.T) {
+	t.Run("standalone", func(t *testing.T) { chaos(t, startStandalone) })
+	if testing.Short() {
+		return
+	}
+	t.Run("sentinel", func(t *testing.T) { chaos(t, startSentinel) })
+	t.Run("cluster", func(t *testing.T) { chaos(t, startCluster) })
+}
+
+func chaos(t *testing.T, start shape) {
 	seed, lasts := seed(), duration()
 	how := fmt.Sprintf("go test -tags=chaos ./cmd/postern/chaos -run='^%s$' -seed=%d -duration=%v", t.Name(), seed, lasts)
 	t.Log(how)
-	w := newWorld(t, settings{ttl: 6 * time.Second, steppable: steppable != ""})
+	w := newWorld(t, settings{store: start, ttl: 6 * time.Second, steppable: steppable != ""})
 	w.provider.clockSlack = maxStep
 	before := w.baseline()
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
@@ -226,7 +235,6 @@ func (w *world) randomFault(random *rand.Rand) fault {
 	network := w.store.network(i)
 	step := time.Duration(random.Int64N(int64(2*maxStep))) - maxStep
 	swallowed := 1 + random.IntN(5)
-	nothing := func() {}
 	tokens := func(name string, f tokenFault) fault {
 		return fault{"provider " + name, "provider", func() { w.provider.setFault(f) }, func() { w.provider.setFault(tokenFault{}) }}
 	}
@@ -237,9 +245,6 @@ func (w *world) randomFault(random *rand.Rand) fault {
 		{r.name + " frozen", "replica", r.freeze, r.thaw},
 		{r.name + " killed", "replica", r.kill, r.start},
 		{r.name + " replaced", "replica", func() { r.replace(); r.start() }, nothing},
-		{"redis frozen", "redis", w.store.pause, w.store.resume},
-		{"redis killed", "redis", w.store.kill, w.store.start},
-		{"redis killed and back at once", "redis", func() { w.store.kill(); w.store.start() }, nothing},
 		tokens("slow", tokenFault{before: time.Second}),
 		tokens("slow to answer", tokenFault{after: time.Second}),
 		tokens("too slow", tokenFault{after: exchangeLimit + time.Second}),
@@ -249,6 +254,7 @@ func (w *world) randomFault(random *rand.Rand) fault {
 		tokens("cuts", tokenFault{cut: true}),
 		tokens("loses its answer", tokenFault{cutAfter: true}),
 	}
+	all = append(all, w.store.upsets(random)...)
 	if network != nil {
 		all = append(all,
 			between("stalled to redis", func() { network.Stall(true, false) }),

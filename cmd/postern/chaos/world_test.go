@@ -32,7 +32,7 @@ const adminToken = "chaos-admin-token-0123456789abcdef"
 // settings say what a world is like. The zero value is three replicas on a standalone Redis.
 type settings struct {
 	replicas  int
-	store     func(t *testing.T, replicas int) store
+	store     shape
 	ttl       time.Duration // of access tokens; default 5 minutes
 	maxStale  string        // default 2s
 	session   string        // further lines of the section session, indented by two
@@ -102,6 +102,7 @@ func newWorld(t *testing.T, o settings) *world {
 	t.Cleanup(w.transport.CloseIdleConnections)
 	w.store = o.store(t, o.replicas)
 	w.provider = startProvider(t, w.timeline, proctest.FreePort(t), w.origin.String(), o.ttl)
+	w.provider.failedOver = w.store.failedOver
 	key, err := exec.CommandContext(t.Context(), program, "keygen").Output()
 	if err != nil {
 		t.Fatal(err)

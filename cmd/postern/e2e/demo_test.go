@@ -18,10 +18,10 @@ func TestDemo(t *testing.T) {
 		"--listen", address(freePort(t)), "--provider-listen", address(freePort(t)), "--app-listen", address(freePort(t)), "--token-life", "6s")
 	var postern string
 	eventually(t, "the demo prints where it is", func() error {
-		if demo.ended() {
+		if demo.Ended() {
 			t.Fatal("the demo ended")
 		}
-		if m := regexp.MustCompile(`Postern +(http://\S+)`).FindStringSubmatch(demo.printed()); m != nil {
+		if m := regexp.MustCompile(`Postern +(http://\S+)`).FindStringSubmatch(demo.Printed()); m != nil {
 			postern = m[1]
 			return nil
 		}
@@ -83,8 +83,8 @@ func TestDemo(t *testing.T) {
 	b.arrives(postern + "/oauth2/logout/callback")
 	b.screenshot("demo-signed-out")
 
-	demo.terminate(t)
-	if code := demo.exitCode(t); code != 0 {
+	demo.Terminate(t)
+	if code := demo.ExitCode(t); code != 0 {
 		t.Errorf("the demo exited with %d", code)
 	}
 }

@@ -224,7 +224,7 @@ func TestRedis(t *testing.T) {
 	session := b.cookie(p.origin, "postern")
 
 	// kill -9, and start again: the same session, without the provider.
-	p.kill()
+	p.Kill()
 	p.start(t)
 	p.ready(t)
 	b.open(p.origin + "/wiki/")
@@ -488,8 +488,8 @@ func TestProviderDown(t *testing.T) {
 	hasIdentity(t, b.seen(), "alice", idp.last(t).AccessToken)
 
 	// A live session does not need the provider, not even after a restart.
-	idp.kill()
-	p.kill()
+	idp.Kill()
+	p.Kill()
 	p.start(t)
 	eventually(t, "the session is served without a provider", func() error {
 		if status := b.open(p.origin + "/wiki/"); status != http.StatusOK {

@@ -163,7 +163,7 @@ func TestSidecar(t *testing.T) {
 	}
 	writeFile(t, c.keys, "previous", old)
 	writeFile(t, c.keys, "current", []byte(keygen(t)+"\n"))
-	c.kill()
+	c.Kill()
 	c.start(t)
 	c.ready(t)
 	alice.open(wikiOrigin + "/wiki/")
@@ -188,7 +188,7 @@ func (c *sidecar) drains(t *testing.T, session *http.Cookie) {
 	case <-time.After(patience):
 		t.Fatal("the slow request does not arrive")
 	}
-	c.terminate(t)
+	c.Terminate(t)
 	eventually(t, "not ready", func() error {
 		status, _, err := fetch(c.admin + "/readyz")
 		if err != nil {
@@ -210,14 +210,14 @@ func (c *sidecar) drains(t *testing.T, session *http.Cookie) {
 		}
 		return errors.Join(errNotYet, conn.Close())
 	})
-	if c.ended() {
+	if c.Ended() {
 		t.Error("Postern ended with a request still running")
 	}
 	close(c.app.free)
 	if resp := <-answer; resp.status != http.StatusOK || resp.body != "done" {
 		t.Errorf("the running request is answered with %d %q", resp.status, resp.body)
 	}
-	if code := c.exitCode(t); code != 0 {
+	if code := c.ExitCode(t); code != 0 {
 		t.Errorf("Postern exited with %d", code)
 	}
 }

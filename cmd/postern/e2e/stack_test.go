@@ -103,7 +103,7 @@ func startProvider(t *testing.T, s providerSettings) *provider {
 	}, node, "provider.mjs")
 	select {
 	case <-listening:
-	case <-p.done:
+	case <-p.Done():
 		t.Fatal("the provider ended at once")
 	case <-time.After(patience):
 		t.Fatal("the provider does not listen")
@@ -191,14 +191,14 @@ func newPostern(t *testing.T, config []byte, port int, origin string, env ...str
 func (p *postern) start(t *testing.T) {
 	t.Helper()
 	p.process = start(t, "", p.env, nil, filepath.Join(programs, "postern"), p.args...)
-	accepting(t, p.process, strings.TrimPrefix(p.admin, "http://"))
+	p.Accepting(t, strings.TrimPrefix(p.admin, "http://"))
 }
 
 // ready waits until the program says that it is.
 func (p *postern) ready(t *testing.T) {
 	t.Helper()
 	eventually(t, "postern is ready", func() error {
-		if p.ended() {
+		if p.Ended() {
 			t.Fatalf("postern ended")
 		}
 		status, body, err := fetch(p.admin + "/readyz")

@@ -25,20 +25,24 @@ import (
 // Patience bounds every wait: long enough for a busy machine, since a test that passes never waits it out.
 const Patience = 30 * time.Second
 
-// Build builds packages of this module, named from its root, without cgo into dir. Further arguments of `go build` may come before
-// them.
-func Build(dir string, args ...string) error {
-	build := exec.Command("go", append([]string{"build", "-trimpath", "-o", dir + "/"}, args...)...)
-	root, err := exec.Command("go", "list", "-m", "-f={{.Dir}}").Output()
-	if err != nil {
-		return fmt.Errorf("find the module: %w", err)
-	}
-	build.Dir = strings.TrimSpace(string(root))
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
+// Build builds packages of this module into dir. It may be called from anywhere in the module.
+func Build(dir string, packages ...string) error {
+	if out, err := BuildCommand(dir, packages...).CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, out)
 	}
 	return nil
+}
+
+// BuildCommand is what [Build] runs: go build without cgo, from the module's root, with the environment of the test.
+func BuildCommand(dir string, packages ...string) *exec.Cmd {
+	build := exec.Command("go", append([]string{"build", "-trimpath", "-o", dir + "/"}, packages...)...)
+	root, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		build.Err = fmt.Errorf("find the module: %w", err)
+	}
+	build.Dir = filepath.Dir(strings.TrimSpace(string(root)))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return build
 }
 
 // Options say how a program is started. The zero value is good.
