@@ -20,7 +20,7 @@ const (
 	// revokeSlack is how much later than max_stale an accepted request counts as a broken promise: what the machine may take between our
 	// clock and the replica's look at its own.
 	revokeSlack = 300 * time.Millisecond
-	// failoverSlack is how long an end that a failover has lost may take to be there again.
+	// failoverSlack is how long after a failover some may still write to the old master, or not have said again what it lost.
 	failoverSlack = 5 * time.Second
 	// clientLimit bounds one request.
 	clientLimit = 40 * time.Second
@@ -180,7 +180,7 @@ func (w *world) check(s *signedIn, a answer, path, kind string) {
 		}
 		if !endedAt.IsZero() && a.began.After(endedAt.Add(w.maxStale+revokeSlack)) {
 			// A failover may lose an end; whoever knows of it says so again.
-			if since := time.Since(w.store.failedOver()); since < failoverSlack && w.store.failedOver().After(endedAt) {
+			if since := time.Since(w.store.failedOver()); since < failoverSlack && w.store.failedOver().Add(failoverSlack).After(endedAt) {
 				w.count("accepted after an end that a failover had lost for a moment")
 				return
 			}
@@ -210,7 +210,7 @@ func (w *world) refusal(s *signedIn, a answer) {
 	case why != "":
 		w.count("ended: " + why)
 		w.about(s.topics(), "is over, for the provider: %s", why)
-	case w.store.failedOver().After(s.since):
+	case w.store.failedOver().Add(failoverSlack).After(s.since):
 		w.count("lost in a failover")
 		w.about(s.topics(), "lost in a failover: %.300s", a.body)
 	default:

@@ -22,7 +22,7 @@ var (
 	seedFlag     = flag.Uint64("seed", 0, "seed of the random runs; 0 takes a new one and prints it")
 	durationFlag = flag.Duration("duration", 0, "how long each random run lasts; 0 is 60s, with -short 12s")
 	sessionsFlag = flag.Int("sessions", 0, "sessions of the refresh storm; 0 is 1000, with -short 60")
-	stepsFlag    = flag.Bool("clock-steps", false, "step the replicas' clocks in random runs, with -short too")
+	stepsFlag    = flag.Bool("clock-steps", true, "step the replicas' clocks in random runs; never with -short")
 )
 
 // program is the built postern, steppable the one whose clock can be stepped, see stepClock; empty when it was not built.
@@ -48,7 +48,7 @@ func buildAndRun(m *testing.M) (int, error) {
 		return 0, err
 	}
 	program = filepath.Join(dir, "postern")
-	if *stepsFlag || !testing.Short() {
+	if *stepsFlag && !testing.Short() {
 		if steppable, err = buildSteppable(dir); err != nil {
 			return 0, err
 		}

@@ -299,7 +299,7 @@ func (p *provider) judge(tok *token, now *presentation) {
 			p.line.violated(tok.family.topics(), "%s is sent by %s while %s waits for an answer to it since %v", tok.name, now.replica,
 				earlier.replica, now.arrived.Sub(earlier.arrived))
 		case untold, earlier.outcome == again, earlier.outcome == pending:
-		case earlier.outcome != unknown && p.failedOver().After(earlier.arrived):
+		case earlier.outcome != unknown && p.failedOver().Add(failoverSlack).After(earlier.arrived):
 			p.line.count("tokens sent again after a failover had lost the newer")
 			p.line.about(tok.family.topics(), "%s is sent again by %s after a failover", tok.name, now.replica)
 		case earlier.outcome == success:
