@@ -35,6 +35,7 @@ type settings struct {
 	store     shape
 	ttl       time.Duration // of access tokens; default 5 minutes
 	maxStale  string        // default 2s
+	timeout   time.Duration // of a Redis command; default 250ms
 	session   string        // further lines of the section session, indented by two
 	steppable bool
 }
@@ -85,6 +86,9 @@ func newWorld(t *testing.T, o settings) *world {
 	if o.maxStale == "" {
 		o.maxStale = "2s"
 	}
+	if o.timeout == 0 {
+		o.timeout = 250 * time.Millisecond
+	}
 	w := &world{timeline: newTimeline(), t: t}
 	var err error
 	if w.maxStale, err = time.ParseDuration(o.maxStale); err != nil {
@@ -129,12 +133,12 @@ server: {public_url: %q, admin: {token: %q}, log: {format: text}, shutdown_timeo
 session:
   keys: [%q]
   cache: {max_stale: %s}
-  store: {redis: {%s}}
+  store: {redis: {%s, timeout: %v}}
 %sproviders:
   corp: {issuer: %q, client_id: wiki, client_secret: secret, timeout: %v, id_token_signed_response_alg: ES256, token_params: {replica: %s}}
 routes:
   - upstream: %q
-`, w.origin, adminToken, key, o.maxStale, w.store.config(i), o.session, w.provider.URL, exchangeLimit, name, w.app.URL)
+`, w.origin, adminToken, key, o.maxStale, w.store.config(i), o.timeout, o.session, w.provider.URL, exchangeLimit, name, w.app.URL)
 	file := proctest.WriteFile(t, dir, name+".yaml", []byte(config))
 	r.args = []string{"--config", file, "--listen", r.listen, "--admin-listen", r.admin}
 	if o.steppable {
