@@ -13,6 +13,7 @@ import (
 
 // TestRedisOperationsPerRequest counts what an authenticated request costs Redis, by INFO commandstats.
 func TestRedisOperationsPerRequest(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, maxStale string
 		requests       int
@@ -66,6 +67,7 @@ func TestRedisOperationsPerRequest(t *testing.T) {
 
 // TestIdleTimeoutAcrossReplicas: use anywhere counts everywhere, although each replica has its own copy, and nothing else does.
 func TestIdleTimeoutAcrossReplicas(t *testing.T) {
+	t.Parallel()
 	const idle = 5 * time.Second
 	w := newWorld(t, settings{session: "  idle_timeout: 5s\n"})
 	b := w.signedInBrowser("b1", "alice")

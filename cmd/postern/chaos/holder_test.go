@@ -11,6 +11,7 @@ import (
 // TestKilledLeaseHolder: kill -9 of the replica that refreshes, in the middle of the exchange. The others take over within the lease
 // and one exchange. Whether the refresh token comes twice depends on whether the dead one had sent it.
 func TestKilledLeaseHolder(t *testing.T) {
+	t.Parallel()
 	const lease = exchangeLimit + 5*time.Second
 	for _, sent := range []bool{true, false} {
 		name := "had sent the token"

@@ -57,6 +57,7 @@ func outages() []outage {
 // TestOutagesUnderLoad: whatever happens to Redis, an answer is 200 or 503, no cookie is deleted, nobody is signed out, and afterwards
 // everything is as before. Sessions refresh meanwhile, too.
 func TestOutagesUnderLoad(t *testing.T) {
+	t.Parallel()
 	for _, o := range outages() {
 		if o.long && testing.Short() {
 			continue
@@ -115,6 +116,7 @@ func TestOutagesUnderLoad(t *testing.T) {
 
 // TestSignInsDuringAnOutageFailWithAPageAndWorkAfterwards: the wanted address survives.
 func TestSignInsDuringAnOutageFailWithAPageAndWorkAfterwards(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, settings{replicas: 1})
 	b := w.newBrowser("b1", "alice")
 	w.store.(standalone).Pause()
@@ -126,4 +128,37 @@ func TestSignInsDuringAnOutageFailWithAPageAndWorkAfterwards(t *testing.T) {
 		t.Errorf("afterwards: %s", a)
 	}
 	w.report(t, t.Name())
+}
+
+// TestRevocationReachesAReplicaThatIsCutOff: what ends elsewhere is refused within max_stale by a replica that hears nothing of it, in
+// whatever direction its network is cut.
+func TestRevocationReachesAReplicaThatIsCutOff(t *testing.T) {
+	for name, cut := range map[string]struct{ in, out bool }{"towards Redis": {true, false}, "from Redis": {false, true}, "both": {true, true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, settings{})
+			deaf, other := w.replicas[0], w.replicas[1]
+			b := w.signedInBrowser("b1", "alice")
+			s := b.current()
+			if a := b.get(via(t.Context(), deaf)); a.status != http.StatusOK { // it has a copy now
+				t.Fatalf("%s", a)
+			}
+			w.store.network(0).Stall(cut.in, cut.out)
+			b.signOut(via(t.Context(), other))
+			_, ended := s.state()
+			if ended.IsZero() {
+				t.Fatal("the sign-out was not acknowledged")
+			}
+			last := ended
+			for time.Since(ended) < 2*w.maxStale+2*time.Second {
+				if a := w.replay(via(t.Context(), deaf), s); a.status == http.StatusOK {
+					last = a.began
+				}
+				pause(t.Context(), 20*time.Millisecond)
+			}
+			w.store.network(0).Heal()
+			t.Logf("cut %s: accepted until %v after the end was acknowledged (max_stale %v), %s", name, last.Sub(ended).Round(time.Millisecond), w.maxStale, w.summary())
+			w.report(t, t.Name())
+		})
+	}
 }

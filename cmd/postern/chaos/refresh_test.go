@@ -39,6 +39,7 @@ func (w *world) expires(s *signedIn) {
 // TestOneRefreshForManyParallelRequests: a burst of tabs over all replicas when the token has just expired, and a provider that takes
 // its time.
 func TestOneRefreshForManyParallelRequests(t *testing.T) {
+	t.Parallel()
 	const requests, delay = 300, 3 * time.Second
 	for _, aborts := range []bool{false, true} {
 		t.Run(fmt.Sprintf("aborts=%v", aborts), func(t *testing.T) {
