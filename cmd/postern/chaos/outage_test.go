@@ -136,7 +136,7 @@ func TestRevocationReachesAReplicaThatIsCutOff(t *testing.T) {
 	for name, cut := range map[string]struct{ in, out bool }{"towards Redis": {true, false}, "from Redis": {false, true}, "both": {true, true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, settings{})
+			w := newWorld(t, settings{maxStale: "1s"})
 			deaf, other := w.replicas[0], w.replicas[1]
 			b := w.signedInBrowser("b1", "alice")
 			s := b.current()
