@@ -66,21 +66,8 @@ func TestOutagesUnderLoad(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, settings{store: o.shape, ttl: 9 * time.Second})
 			before := w.baseline()
-			browsers := make([]*browser, 30)
-			for i := range browsers {
-				browsers[i] = w.signedInBrowser(fmt.Sprint("b", i), fmt.Sprint("user", i))
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			var load sync.WaitGroup
-			for i, b := range browsers {
-				random := rand.New(rand.NewPCG(2, uint64(i)))
-				load.Go(func() {
-					for pause(ctx, time.Duration(50+random.IntN(200))*time.Millisecond) {
-						b.get(t.Context())
-					}
-				})
-			}
+			l := w.startLoad(30)
+			ctx := t.Context()
 			pause(ctx, 2*time.Second)
 			w.note("%s", o.name)
 			began := time.Now()
@@ -88,30 +75,67 @@ func TestOutagesUnderLoad(t *testing.T) {
 			w.note("%s is over", o.name)
 			took := time.Since(began)
 			pause(ctx, 3*time.Second)
-			cancel()
-			load.Wait()
+			l.stop()
 			during := w.summary()
-			for _, b := range browsers {
-				load.Go((&actor{w: w, browser: b}).settle)
-			}
-			load.Wait()
+			l.settle()
 			most, _ := w.provider.sends()
 			bad := w.total("answers 0") + w.total("answers 401") + w.total("answers 302")
 			t.Logf("%s for %v: 200 × %d, 503 × %d, other %d, deleting Set-Cookie %d; alive at the end %d of %d; a refresh token sent at most %d times\n%s",
 				o.name, took.Round(10*time.Millisecond), w.total("answers 200"), w.total("answers 503"), bad+w.total("other"), w.total("deletes"),
-				w.total("alive at the end"), len(browsers), most, during)
+				w.total("alive at the end"), len(l.browsers), most, during)
 			for _, what := range []string{"lost in a failover", "tokens sent again after a failover had lost the newer"} {
 				if n := w.total(what); n > 0 {
 					t.Errorf("%s: %d, though writes wait for a replica", what, n)
 				}
 			}
-			if bad > 0 || w.total("alive at the end") != len(browsers) {
-				t.Errorf("%d other answers, %d of %d sessions alive at the end", bad, w.total("alive at the end"), len(browsers))
+			if bad > 0 || w.total("alive at the end") != len(l.browsers) {
+				t.Errorf("%d other answers, %d of %d sessions alive at the end", bad, w.total("alive at the end"), len(l.browsers))
 			}
 			w.report(t, t.Name())
 			w.finish(before)
 		})
 	}
+}
+
+// A load is people who use the application all the time.
+type load struct {
+	w        *world
+	browsers []*browser
+	cancel   context.CancelFunc
+	working  sync.WaitGroup
+}
+
+// startLoad signs in so many.
+func (w *world) startLoad(people int) *load {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	w.t.Cleanup(cancel)
+	l := &load{w: w, cancel: cancel}
+	for i := range people {
+		b := w.signedInBrowser(fmt.Sprint("b", i), fmt.Sprint("user", i))
+		l.browsers = append(l.browsers, b)
+		random := rand.New(rand.NewPCG(2, uint64(i)))
+		l.working.Go(func() {
+			for pause(ctx, time.Duration(50+random.IntN(200))*time.Millisecond) {
+				b.get(w.t.Context())
+			}
+		})
+	}
+	return l
+}
+
+// stop ends it; what has begun is finished.
+func (l *load) stop() {
+	l.cancel()
+	l.working.Wait()
+}
+
+// settle counts who is still signed in now that all is well.
+func (l *load) settle() {
+	for _, b := range l.browsers {
+		l.working.Go((&actor{w: l.w, browser: b}).settle)
+	}
+	l.working.Wait()
 }
 
 // TestSignInsDuringAnOutageFailWithAPageAndWorkAfterwards: the wanted address survives.

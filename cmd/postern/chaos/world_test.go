@@ -37,6 +37,7 @@ type settings struct {
 	maxStale  string        // default 2s
 	timeout   time.Duration // of a Redis command; default 250ms
 	session   string        // further lines of the section session, indented by two
+	keys      string        // session.keys as YAML; default one new key
 	steppable bool
 }
 
@@ -107,13 +108,12 @@ func newWorld(t *testing.T, o settings) *world {
 	w.store = o.store(t, o.replicas)
 	w.provider = startProvider(t, w.timeline, proctest.FreePort(t), w.origin.String(), o.ttl)
 	w.provider.failedOver = w.store.failedOver
-	key, err := exec.CommandContext(t.Context(), program, "keygen").Output()
-	if err != nil {
-		t.Fatal(err)
+	if o.keys == "" {
+		o.keys = fmt.Sprintf("[%q]", newKey(t))
 	}
 	dir := t.TempDir()
 	for i := range o.replicas {
-		w.replicas = append(w.replicas, w.newReplica(dir, i, strings.TrimSpace(string(key)), o))
+		w.replicas = append(w.replicas, w.newReplica(dir, i, o))
 	}
 	for _, r := range w.replicas {
 		r.start()
@@ -124,21 +124,31 @@ func newWorld(t *testing.T, o settings) *world {
 	return w
 }
 
-func (w *world) newReplica(dir string, i int, key string, o settings) *replica {
+// newKey is a new key for session.keys.
+func newKey(t *testing.T) string {
+	t.Helper()
+	key, err := exec.CommandContext(t.Context(), program, "keygen").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(key))
+}
+
+func (w *world) newReplica(dir string, i int, o settings) *replica {
 	t := w.t
 	name := fmt.Sprintf("r%d", i+1)
 	r := &replica{w: w, name: name, listen: proctest.Address(proctest.FreePort(t)), admin: proctest.Address(proctest.FreePort(t))}
 	config := fmt.Sprintf(`
 server: {public_url: %q, admin: {token: %q}, log: {format: text}, shutdown_timeout: 10s}
 session:
-  keys: [%q]
+  keys: %s
   cache: {max_stale: %s}
   store: {redis: {%s, timeout: %v}}
 %sproviders:
   corp: {issuer: %q, client_id: wiki, client_secret: secret, timeout: %v, id_token_signed_response_alg: ES256, token_params: {replica: %s}}
 routes:
   - upstream: %q
-`, w.origin, adminToken, key, o.maxStale, w.store.config(i), o.timeout, o.session, w.provider.URL, exchangeLimit, name, w.app.URL)
+`, w.origin, adminToken, o.keys, o.maxStale, w.store.config(i), o.timeout, o.session, w.provider.URL, exchangeLimit, name, w.app.URL)
 	file := proctest.WriteFile(t, dir, name+".yaml", []byte(config))
 	r.args = []string{"--config", file, "--listen", r.listen, "--admin-listen", r.admin}
 	if o.steppable {

@@ -38,7 +38,7 @@ func startNginx(t *testing.T, port int, postern, app string) *process {
 	}
 	config := writeFile(t, dir, "nginx.conf", fmt.Appendf(nil, "daemon off; master_process off; pid %s/pid; error_log stderr;\nevents {}\nhttp {\naccess_log off;\n%s\n%s}\n", dir, temp.String(), recipe))
 	p := start(t, dir, nil, nil, program, "-p", dir, "-c", config)
-	accepting(t, p, address(port))
+	p.Accepting(t, address(port))
 	return p
 }
 
@@ -49,7 +49,7 @@ func startCaddy(t *testing.T, port int, postern, app string) *process {
 	recipe := adapt(t, "../../../deploy/caddy/Caddyfile", "wiki.example.com {", "http://127.0.0.1:"+fmt.Sprint(port)+" {", "127.0.0.1:4180", postern, "127.0.0.1:3000", app)
 	config := writeFile(t, dir, "Caddyfile", append([]byte("{\n\tadmin off\n\tauto_https off\n}\n"), recipe...))
 	p := start(t, dir, []string{"XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir}, nil, "caddy", "run", "--config", config, "--adapter", "caddyfile")
-	accepting(t, p, address(port))
+	p.Accepting(t, address(port))
 	return p
 }
 
@@ -104,7 +104,7 @@ func TestForwardAuth(t *testing.T) {
 				t.Errorf("after signing out: %d, want 401", answer.status)
 			}
 
-			p.kill()
+			p.Kill()
 			<-p.done
 			if answer := get(t, origin+"/wiki", alice); answer.status < 500 || strings.Contains(answer.body, "headers") {
 				t.Errorf("without Postern: %d, want an error", answer.status)
