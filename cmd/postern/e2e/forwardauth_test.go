@@ -105,7 +105,7 @@ func TestForwardAuth(t *testing.T) {
 			}
 
 			p.Kill()
-			<-p.done
+			<-p.Done()
 			if answer := get(t, origin+"/wiki", alice); answer.status < 500 || strings.Contains(answer.body, "headers") {
 				t.Errorf("without Postern: %d, want an error", answer.status)
 			}
