@@ -310,6 +310,9 @@ func (b *browser) do(ctx context.Context, method, path string, headers map[strin
 	}
 	a.status, a.body, a.url = resp.StatusCode, string(body), resp.Request.URL
 	for _, c := range resp.Cookies() {
+		if c.Name == cookieName && c.Value != "" {
+			b.w.count("session cookies set")
+		}
 		a.deletes = a.deletes || c.Name == cookieName && (c.MaxAge < 0 || c.Value == "")
 	}
 	if a.status == http.StatusOK && strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {

@@ -224,15 +224,21 @@ func Passes(t testing.TB, moment time.Time) {
 }
 
 // FreePort finds a port of 127.0.0.1 below those that the kernel gives to outgoing connections, so that it stays free while the
-// server that it is for is stopped and started.
+// server that it is for is stopped and started. Until the test ends nobody else gets it here: it is taken at 127.0.0.2.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 12000 + rand.IntN(18000)
-		l, err := net.Listen("tcp", Address(port))
+		mark, err := net.Listen("tcp", net.JoinHostPort("127.0.0.2", strconv.Itoa(port)))
 		if err != nil {
 			continue
 		}
+		l, err := net.Listen("tcp", Address(port))
+		if err != nil {
+			mark.Close()
+			continue
+		}
+		t.Cleanup(func() { mark.Close() })
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
