@@ -29,7 +29,7 @@ e2e: ## Drive a browser through Postern, npm oidc-provider and Redis. SCREENSHOT
 
 chaos: ## Break replicas, Redis, network, provider and clocks under load, and hold what people see against the promises. CHAOS="-seed=7" repeats a run; CHAOS=-short is short.
 	.ci/install test
-	go test -tags=chaos -count=1 -parallel=4 -timeout=30m -v ./cmd/postern/chaos $(CHAOS)
+	go test -tags=chaos -count=1 -parallel=6 -timeout=30m -v ./cmd/postern/chaos $(CHAOS)
 
 lint: ## Check the form of the code, go.mod, and that the generated parts are current.
 	@unformatted=$$(gofmt -l cmd config proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
