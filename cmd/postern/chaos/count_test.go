@@ -53,10 +53,7 @@ func TestRedisOperationsPerRequest(t *testing.T) {
 				ops += n
 			}
 			each := float64(ops) / float64(c.requests)
-			var names []string
-			for _, name := range slices.Sorted(maps.Keys(asked)) {
-				names = append(names, name)
-			}
+			names := slices.Sorted(maps.Keys(asked))
 			t.Logf("%d requests in %v on %d replicas: %d Redis operations (%s), %.4f for each request", c.requests, took.Round(time.Second), len(w.replicas), ops, strings.Join(names, " "), each)
 			if each > c.most {
 				t.Errorf("%.4f operations for each request, want at most %v: %v", each, c.most, asked)

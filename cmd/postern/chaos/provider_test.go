@@ -40,7 +40,6 @@ type provider struct {
 
 	mu       sync.Mutex
 	fault    tokenFault
-	slow     bool                 // everything else, such as keys and authorize, hangs for a while
 	codes    map[string]*family   // by code
 	refresh  map[string]*token    // by refresh token
 	access   map[string]access    // by access token

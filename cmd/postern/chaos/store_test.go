@@ -37,9 +37,6 @@ type store interface {
 // A shape starts one for so many replicas.
 type shape func(t *testing.T, replicas int) store
 
-// shapes are all there are.
-var shapes = map[string]shape{"standalone": startStandalone, "sentinel": startSentinel, "cluster": startCluster}
-
 func nothing() {}
 
 // standalone is one redis-server, behind a network of its own for each replica.
