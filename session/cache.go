@@ -217,7 +217,7 @@ func (m *Manager) learn(key string, sl *slot, v *view) *view {
 		if v.s != nil && cur.s.order() > v.s.order() {
 			v.s = cur.s
 		}
-		if cur.read.After(v.read) {
+		if cur.read.After(v.read) || cur.gen > v.gen { // two that began in the same moment differ by a notice
 			v.read, v.gen, v.epoch = cur.read, cur.gen, cur.epoch
 		}
 	}
