@@ -165,9 +165,7 @@ func (m *Manager) fetch(ctx context.Context, sl *slot, t *ticket) (*view, error)
 		return nil, unavailable("read session", err)
 	case rec.Ended != "":
 		m.heardEnd(t.key, rec)
-		if len(rec.Sealed) > 0 {
-			m.unseal(ctx, t, rec)
-		}
+		m.unseal(ctx, t, rec)
 		v.ended = rec.Ended
 		return m.learn(t.key, sl, &v), nil
 	}

@@ -27,30 +27,54 @@ func (m *Manager) discardGrant(ctx context.Context, subject string, why Reason) 
 	m.discard(ctx, keys[0], why, tokens)
 }
 
-// unseal discards the tokens of a session that ended without its cookie, now that the cookie is here. It is the business of one replica.
+// unseal discards the tokens behind the tombstone rec, now that somebody is here who can open them. It is the business of one replica.
 func (m *Manager) unseal(ctx context.Context, t *ticket, rec Record) {
-	if m.o.Discarded == nil {
+	if m.o.Discarded != nil && len(rec.Sealed) > 0 && !isGrant(t.key) {
+		m.spawn(ctx, rewriteLimit, func(ctx context.Context) { m.take(ctx, t, rec) })
+	}
+}
+
+// unsealKnown is unseal for s, which has just ended here without its cookie and was in the cache; nil was not.
+func (m *Manager) unsealKnown(ctx context.Context, s *Session) {
+	if s == nil || s.shares || m.o.Discarded == nil {
 		return
 	}
+	m.spawn(ctx, rewriteLimit, func(ctx context.Context) {
+		_ = m.unsealStored(ctx, &ticket{key: s.key, dataKey: s.dataKey}) // else when its cookie arrives
+	})
+}
+
+// unsealStored is unseal for a tombstone that is still to be read.
+func (m *Manager) unsealStored(ctx context.Context, t *ticket) error {
+	switch rec, err := m.o.Store.Get(ctx, t.key); {
+	case errors.Is(err, ErrNone):
+	case err != nil:
+		return err
+	case rec.Ended != "" && len(rec.Sealed) > 0:
+		m.take(ctx, t, rec)
+	}
+	return nil
+}
+
+// take discards the tokens behind rec if it is the one that takes them out of the store.
+func (m *Manager) take(ctx context.Context, t *ticket, rec Record) {
 	s, err := m.open(t, rec)
 	if err != nil {
 		return
 	}
-	m.spawn(ctx, rewriteLimit, func(ctx context.Context) {
-		for wait := rewritePause; ; wait = min(2*wait, rewritePauseMax) {
-			was, err := m.strip(ctx, t.key)
-			if err == nil {
-				if was {
-					m.discard(ctx, t.key, rec.Ended, s.Tokens)
-				}
-				return
+	for wait := rewritePause; ; wait = min(2*wait, rewritePauseMax) {
+		was, err := m.strip(ctx, t.key)
+		if err == nil {
+			if was {
+				m.discard(ctx, t.key, rec.Ended, s.Tokens)
 			}
-			if !sleep(ctx, wait) {
-				m.log.WarnContext(ctx, "tokens of an ended session left: the store does not answer", "session", handle(t.key))
-				return
-			}
+			return
 		}
-	})
+		if !sleep(ctx, wait) {
+			m.log.WarnContext(ctx, "tokens of an ended session left: the store does not answer", "session", handle(t.key))
+			return
+		}
+	}
 }
 
 // lookBehind is unseal for a session that this process knows to be over without having read its record.
@@ -63,11 +87,8 @@ func (m *Manager) lookBehind(ctx context.Context, sl *slot, v *view, t *ticket) 
 	if !sl.view.CompareAndSwap(v, &looked) {
 		return
 	}
-	m.spawn(ctx, storeLimit, func(ctx context.Context) {
-		switch rec, err := m.o.Store.Get(ctx, t.key); {
-		case err == nil && rec.Ended != "" && len(rec.Sealed) > 0:
-			m.unseal(ctx, t, rec)
-		case err != nil && !errors.Is(err, ErrNone):
+	m.spawn(ctx, rewriteLimit, func(ctx context.Context) {
+		if m.unsealStored(ctx, t) != nil {
 			sl.view.CompareAndSwap(&looked, v) // at the next request, then
 		}
 	})

@@ -87,6 +87,25 @@ func TestTokensAreDiscardedOnceWhenTheCookieComes(t *testing.T) {
 	}
 }
 
+// The replica that ends a session may have it in its cache. Then nothing waits for the cookie.
+func TestTokensInTheCacheAreDiscardedAtOnce(t *testing.T) {
+	b := &bin{}
+	f := replica(t, nil, b.options(false))
+	s, h := f.signIn(f.grant(time.Hour), session.CreateOptions{})
+	if n, err := f.EndMatching(t.Context(), session.Match{Subject: alice}, session.ReasonAdmin); n != 1 || err != nil {
+		t.Fatalf("ended %d, %v", n, err)
+	}
+	_, err := f.load(h)
+	ended(t, err, session.ReasonAdmin)
+	f.settle()
+	if got := b.got(); len(got) != 1 || got[0].Tokens.Refresh != "refresh-0" {
+		t.Errorf("discarded %+v", got)
+	}
+	if rec, _ := f.store.Get(t.Context(), s.ID()); rec.Sealed != nil {
+		t.Error("left behind the tombstone")
+	}
+}
+
 // The store does not answer when the cookie comes: its tokens are not forgotten.
 func TestDiscardIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

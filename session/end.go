@@ -128,7 +128,13 @@ func (m *Manager) endFound(ctx context.Context, f *found, why Reason) (bool, err
 		index = m.entriesOf(f.Handle, m.o.Issuer, &f.about)
 	}
 	if len(f.Refresh) == 0 {
-		return m.end(ctx, f.Handle, why, !f.Shares, index)
+		var s *Session
+		if sl, ok := m.slots.GetEntryQuietly(f.Handle); ok {
+			if v := sl.Value.view.Load(); v != nil {
+				s = v.s // the end takes it out of the cache
+			}
+		}
+		return m.endThen(ctx, f.Handle, why, !f.Shares, index, func() { m.unsealKnown(ctx, s) })
 	}
 	tokens := Tokens{Refresh: f.Refresh.token(), Scope: f.Scope}
 	return m.endThen(ctx, f.Handle, why, false, index, func() { m.discard(ctx, f.Handle, why, tokens) })

@@ -210,6 +210,7 @@ func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, erro
 		return nil, 0, unavailable("read session", err)
 	case rec.Ended != "":
 		m.heardEnd(s.key, rec)
+		m.unseal(ctx, &ticket{key: s.key, dataKey: s.dataKey}, rec)
 		m.markEnded(s.key, rec.Ended, len(rec.Sealed) > 0)
 		return nil, 0, &EndedError{rec.Ended}
 	}
@@ -423,6 +424,9 @@ func (m *Manager) save(ctx context.Context, f *flight, s, n *Session, stored int
 		case outcome == over:
 			m.log.InfoContext(ctx, "session ended while it was refreshed", "session", s.Handle(), "reason", string(reasonOf(err)))
 			m.forget(f, s)
+			if why := reasonOf(err); why != ReasonStoreMiss {
+				m.discard(ctx, s.key, why, n.Tokens) // nobody else has them
+			}
 			tell(nil, err)
 			return
 		case outcome == changed && other.Tokens.Refresh == s.Tokens.Refresh:
@@ -496,6 +500,7 @@ func (m *Manager) write(ctx context.Context, s *Session, rec Record, stored int6
 		return unanswered, nil, unavailable("write session", err)
 	case got.Ended != "":
 		m.heardEnd(s.key, got)
+		m.unseal(ctx, &ticket{key: s.key, dataKey: s.dataKey}, got)
 		m.markEnded(s.key, got.Ended, len(got.Sealed) > 0)
 		return over, nil, &EndedError{got.Ended}
 	case got.Version == rec.Version && bytes.Equal(got.Sealed, rec.Sealed):
