@@ -114,7 +114,12 @@ func (m *Manager) lookUp(ctx context.Context, q Match) ([]IndexEntry, error) {
 		}
 	}
 	slices.SortFunc(all, byEnd)
-	all = slices.CompactFunc(all, func(a, b IndexEntry) bool { return a.Handle == b.Handle && a.Expires.Equal(b.Expires) })
+	seen := make(map[string]bool, len(all)) // under an older key of the ring, too
+	all = slices.DeleteFunc(all, func(e IndexEntry) bool {
+		twice := seen[e.Handle]
+		seen[e.Handle] = true
+		return twice
+	})
 	return all, errors.Join(errs...)
 }
 

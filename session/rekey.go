@@ -100,9 +100,8 @@ func (m *Manager) rekey(ctx context.Context, t *ticket) error {
 		if err != nil {
 			return err
 		}
-		// The new entries before anything else, the old ones as the last: it is found all the time.
-		add := m.indexEntries(s)
-		if err := m.o.Store.Reindex(ctx, add, nil); err != nil {
+		// The old entries stay until the session is over: another replica may be moving it at the same time, the other way.
+		if err := m.o.Store.Reindex(ctx, m.indexEntries(s), nil); err != nil {
 			return unavailable("move session", err)
 		}
 		if _, key, ok := m.openAbout(t.key, rec.Sealed); !ok || key > 0 {
@@ -120,30 +119,10 @@ func (m *Manager) rekey(ctx context.Context, t *ticket) error {
 			}
 		}
 		if s.shares {
-			if err := m.moveGrant(ctx, s); err != nil {
-				return err
-			}
-		}
-		if err := m.o.Store.Reindex(ctx, nil, without(m.indexNames(s), add)); err != nil {
-			return unavailable("move session", err)
+			return m.moveGrant(ctx, s)
 		}
 		return nil
 	}
-}
-
-// without are the entries of all that are not in some.
-func without(all, some []IndexEntry) []IndexEntry {
-	var rest []IndexEntry
-	for _, e := range all {
-		known := false
-		for _, o := range some {
-			known = known || o.Name == e.Name
-		}
-		if !known {
-			rest = append(rest, e)
-		}
-	}
-	return rest
 }
 
 // moveGrant moves the grant that s shares to its name under the first key, while nobody refreshes it.
