@@ -235,7 +235,7 @@ func TestAuditTellsOfRefusalsByForwardAuthToo(t *testing.T) {
 			if a := b.Do(method, target, nil, header); a.StatusCode != http.StatusForbidden {
 				t.Fatalf("%s %s", a.Status, a.Text)
 			}
-			oneAudited(t, s, "access_refused", map[string]any{"user": "alice", "route": "/team", "path": "/team/x", "method": "POST", "reason": "not_in_group"})
+			oneAudited(t, s, "access_refused", map[string]any{"user": "alice", "route": "/team", "path": "/team/x", "method": "POST", "reason": "groups"})
 			if strings.Contains(s.Audit.String(), "canary") {
 				t.Errorf("audit log:\n%s", s.Audit)
 			}

@@ -536,7 +536,7 @@ routes:
 			wantOrder(t, orderLogout(t, s, s.Provider.LogoutToken("wiki", "alice", "", nil)), http.StatusOK)
 			if tt.revoked {
 				proxytest.Eventually(t, func() bool { return s.Provider.Calls(idptest.Revoke) > 0 })
-			} else if n := s.Provider.Calls(idptest.Revoke); n > 0 {
+			} else if n := s.Provider.Calls(idptest.Revoke); n > 0 && !tt.later { // a replica that has the session in its cache need not wait
 				t.Errorf("%d calls to revoke", n)
 			}
 			if isSignedIn(t, b) {

@@ -73,7 +73,8 @@ func TestKeepIsForAStoreThatDoesNotAnswer(t *testing.T) {
 		defer cancel()
 		got, err := f.Load(ctx, h)
 		unavailableNow(t, f, "client left", got, err)
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Second)
+		synctest.Wait() // the read that nobody waits for is over
 		f.store.Store = memstore.New(memstore.Options{})
 		_, err = f.load(h)
 		ended(t, err, session.ReasonStoreMiss)
