@@ -42,12 +42,12 @@ func startNginx(t *testing.T, port int, postern, app string) *process {
 	return p
 }
 
-// startCaddy runs Caddy with the recipe of deploy/caddy, on plain http.
+// startCaddy runs Caddy with the recipe of deploy/caddy, on plain http, and like the others at 127.0.0.1 alone: the port is this test's there.
 func startCaddy(t *testing.T, port int, postern, app string) *process {
 	t.Helper()
 	dir := t.TempDir()
 	recipe := adapt(t, "../../../deploy/caddy/Caddyfile", "wiki.example.com {", "http://127.0.0.1:"+fmt.Sprint(port)+" {", "127.0.0.1:4180", postern, "127.0.0.1:3000", app)
-	config := writeFile(t, dir, "Caddyfile", append([]byte("{\n\tadmin off\n\tauto_https off\n}\n"), recipe...))
+	config := writeFile(t, dir, "Caddyfile", append([]byte("{\n\tadmin off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n}\n"), recipe...))
 	p := start(t, dir, []string{"XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir}, nil, "caddy", "run", "--config", config, "--adapter", "caddyfile")
 	p.Accepting(t, address(port))
 	return p
