@@ -75,6 +75,14 @@ func (b *browser) another() *browser {
 	return newBrowser(b.t, ctx)
 }
 
+// tab is another tab of the same person's window.
+func (b *browser) tab() *browser {
+	b.t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	b.t.Cleanup(cancel)
+	return newBrowser(b.t, ctx)
+}
+
 func newBrowser(t *testing.T, ctx context.Context) *browser {
 	t.Helper()
 	// The first call starts the browser on ctx itself: with a time limit of its own the browser would end with that.

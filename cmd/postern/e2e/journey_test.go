@@ -384,13 +384,15 @@ func TestSignOutAtProvider(t *testing.T) {
 	}
 }
 
-// TestBackChannelLogout signs out at the provider, which tells one of two replicas: within a second both refuse. The person is not asked to
-// come by, and a session of somebody else at the same provider lives on.
+// TestBackChannelLogout signs out at the provider, which tells one of two replicas: both refuse, and what the person's tabs hold open through
+// either of them ends, a WebSocket with 1008, all in about a second. The person is not asked to come by, and a session of somebody else at the
+// same provider lives on.
 func TestBackChannelLogout(t *testing.T) {
 	idpPort, ports := freePort(t), [2]int{freePort(t), freePort(t)}
 	app := startUpstream(t)
 	r := redistest.Start(t, redistest.Options{})
-	config := minimal(t, idpPort, app, stored(r, keygen(t)))
+	// Nobody asks Redis again within this test: what is known here was told.
+	config := minimal(t, idpPort, app, stored(r, keygen(t)), "  cache: {max_stale: 1h}")
 	var replicas [2]*postern
 	for i, port := range ports {
 		replicas[i] = newPostern(t, config, port, "")
@@ -413,10 +415,14 @@ func TestBackChannelLogout(t *testing.T) {
 	other.signIn("bob")
 	other.sees("#seen")
 	alice, bob := b.cookie(first.origin, "postern"), other.cookie(first.origin, "postern")
-	for _, p := range replicas { // both have the sessions in their caches
+	var tabs [2]*browser
+	for i, p := range replicas { // both have the sessions in their caches
 		get(t, p.origin+"/wiki/", alice).seen(t)
 		get(t, p.origin+"/wiki/", bob).seen(t)
+		tabs[i] = b.tab()
+		tabs[i].goesLive(p.origin)
 	}
+	other.goesLive(first.origin)
 
 	b.open(idp.url + "/session/end")
 	began := time.Now()
@@ -429,16 +435,16 @@ func TestBackChannelLogout(t *testing.T) {
 			return nil
 		})
 		// The browser's click and the provider's page are part of it.
-		took := time.Since(began)
-		if took > time.Second {
-			t.Errorf("replica %d refuses after %v", i, took)
-		}
-		t.Logf("replica %d refuses %v after the click", i, took.Round(time.Millisecond))
+		t.Logf("replica %d refuses %v after the click", i, time.Since(began).Round(time.Millisecond))
 		if resp := get(t, p.origin+"/wiki/", alice); !strings.Contains(resp.body, "back_channel") {
 			t.Errorf("replica %d says %s", i, resp.body)
 		}
 		get(t, p.origin+"/wiki/", bob).seen(t)
 	}
+	for _, tab := range tabs {
+		tab.isCutOff(t, began, "signed out at the identity provider")
+	}
+	other.staysLive()
 	b.arrives(idp.url + "/session/end/success")
 	b.open(first.origin + "/wiki/")
 	b.sees(`input[name=login]`)

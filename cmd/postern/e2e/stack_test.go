@@ -260,6 +260,7 @@ func startUpstream(t *testing.T) *upstream {
 		case <-r.Context().Done():
 		}
 	})
+	serveLive(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		body, err := json.MarshalIndent(seen{r.Method, r.RequestURI, r.Host, r.Header}, "", "  ")
 		if err != nil {
