@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -165,17 +166,13 @@ func (f forwarding) clientOf(xff []string, peer netip.Addr) netip.Addr {
 }
 
 // grant tells the proxy that asked to go on, with the headers that it copies to the application's request. A header whose claim is absent does not come, or empty: the
-// recipes remove the client's own in every case.
+// recipes remove the client's own in every case. They copy one list of headers for all routes, so that includes those of other routes.
 func (p *Proxy) grant(x *exchange, f forward) {
 	h := x.Header()
 	p.own(h)
 	identity := http.Header{}
 	f.tell(identity, x.r.Header["Authorization"]) // the application's own, on a public route, is to be copied back onto the request
-	names := []string{headerUser, headerEmail, headerPreferred, headerGroups, "Authorization"}
-	for _, c := range f.Headers {
-		names = append(names, c.name)
-	}
-	for _, name := range names {
+	for _, name := range slices.Concat([]string{headerUser, headerEmail, headerPreferred, headerGroups, "Authorization"}, p.ownHeaders) {
 		if values := identity[name]; values != nil {
 			h[name] = values
 		} else if p.dialect == dialectCaddy {
@@ -202,7 +199,7 @@ func (p *Proxy) renderNginx(x *exchange) {
 	case verdictSignIn:
 		status = http.StatusUnauthorized
 		p.setChallenge(x)
-		if visitorOf(x.r) == person {
+		if x.goesToSignIn() {
 			h.Set(headerRedirect, p.startURL(x, returnTo(x.target, x.origin, nil, p.prefix)))
 		}
 	case verdictUnavailable:

@@ -18,31 +18,40 @@ import (
 // Flow: a page navigation on the public origin begins a sign-in → on another host it is sent to the public origin first → a
 // navigation that sends something, a frame, a prefetch or a program gets 401 and no cookie. A route's `unauthenticated` changes who counts as what.
 func (p *Proxy) askToSignIn(x *exchange) {
-	visitor := visitorOf(x.r)
-	switch {
-	case x.route.unauthenticated == "deny" && visitor != program:
-		rd := x.target
-		if visitor == formPost {
-			rd = p.referringPage(x)
+	if x.goesToSignIn() {
+		if !p.moveToOrigin(x) {
+			p.begin(x, x.route.provider, returnTo(x.target, x.origin, nil, p.prefix), p.attempts.signIns(x), nil)
 		}
-		p.notice(x, http.StatusUnauthorized, noticeSignIn, p.startLink(x, rd, visitor == framed))
 		return
-	case x.route.unauthenticated == "login" && visitor == program && mayBePerson(x.r):
-		visitor = person
 	}
-	switch visitor {
-	case program:
+	visitor := visitorOf(x.r)
+	say, rd := noticeSignIn, x.target
+	switch {
+	case visitor == program:
 		p.challenge(x)
-	case framed:
-		p.notice(x, http.StatusUnauthorized, noticeFramed, p.startLink(x, x.target, true))
-	case formPost:
-		p.notice(x, http.StatusUnauthorized, noticeNotSent, p.startLink(x, p.referringPage(x), false))
-	case person:
-		if p.moveToOrigin(x) {
-			return
-		}
-		p.begin(x, x.route.provider, returnTo(x.target, x.origin, nil, p.prefix), p.attempts.signIns(x), nil)
+		return
+	case visitor == formPost:
+		say, rd = noticeNotSent, p.referringPage(x)
+	case visitor == framed:
+		say = noticeFramed
 	}
+	if x.route.unauthenticated == "deny" {
+		say = noticeSignIn
+	}
+	p.notice(x, http.StatusUnauthorized, say, p.startLink(x, rd, visitor == framed))
+}
+
+// goesToSignIn tells whether a request that needs a session and has none leads to the provider by itself: a page navigation, where the
+// route's `unauthenticated` does not say otherwise.
+func (x *exchange) goesToSignIn() bool {
+	visitor := visitorOf(x.r)
+	switch x.route.unauthenticated {
+	case "deny":
+		return false
+	case "login":
+		return visitor == person || visitor == program && mayBePerson(x.r)
+	}
+	return visitor == person
 }
 
 // startSignIn is the endpoint start: it begins a sign-in whether or not there is a session.

@@ -20,7 +20,7 @@ type Proxy struct {
 	now          func() time.Time
 	pages        *page.Pages
 	routes       *table
-	ownHeaders   []string // that some route sets
+	ownHeaders   []string // that some route sets, but for Authorization
 	providers    []*provider
 	forwarding   forwarding
 	streams      *streams
