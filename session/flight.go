@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -302,7 +304,7 @@ func (m *Manager) claim(ctx context.Context, s *Session) (note string, err error
 	now, e := m.o.Now(), s.Tokens.Expiry
 	ttl := max(e.Sub(now), 0) + 2*m.leaseTTL() + noteMargin
 	for n := max(s.unknown, m.memo(s).unknown) + 1; n <= maxSends; n++ {
-		note = fmt.Sprintf("%s!%d.%d", s.key, s.order(), n)
+		note = fmt.Sprintf("!%x.%d", m.fingerprint(s), n)
 		limited, cancel := context.WithTimeout(ctx, storeLimit)
 		ok, err := m.o.Store.Acquire(limited, note, m.id, ttl)
 		cancel()
@@ -325,6 +327,16 @@ func (m *Manager) claim(ctx context.Context, s *Session) (note string, err error
 		}
 	}
 	return "", nil
+}
+
+// fingerprint names the tokens of s, for what is known of its refresh token: that it was sent, or why not to send it now. A version does not
+// name them: the same tokens are written again with a remark, under another key of the deployment, or, if shared, under another name.
+// Neither does the refresh token alone, with which some providers go on.
+func (m *Manager) fingerprint(s *Session) (f [nameSize]byte) {
+	obtained := strconv.FormatInt(millis(s.Tokens.Obtained), 10)
+	sum := sha256.Sum256(join(m.o.Deployment, m.o.ClientID, s.Issuer, s.Subject, string(s.dataKey[:]), s.Tokens.Access, s.Tokens.Refresh, obtained))
+	copy(f[:], sum[:])
+	return f
 }
 
 // noteMargin is how much longer than the access token and the leases of those who may still want to send it a note lasts.
@@ -395,7 +407,7 @@ func merge(old, g Grant, now time.Time) Grant {
 func (m *Manager) save(ctx context.Context, f *flight, s, n *Session, stored int64) {
 	ctx, cancel := context.WithTimeout(ctx, rewriteLimit)
 	defer cancel()
-	m.memos.Invalidate(s.key)
+	m.memos.Invalidate(m.fingerprint(s))
 	sl := m.slot(s.key)
 	told := false
 	tell := func(s *Session, err error) {
@@ -569,7 +581,7 @@ func (m *Manager) doubtful(ctx context.Context, s *Session, stored int64, err er
 	if isGrant(s.key) {
 		n.stamp = m.stamp(s)
 	}
-	order := s.order()
+	of := s
 	if rec, rerr := m.record(&n); rerr == nil {
 		sl := m.slot(s.key)
 		v := m.beginView(sl)
@@ -578,12 +590,11 @@ func (m *Manager) doubtful(ctx context.Context, s *Session, stored int64, err er
 		switch outcome {
 		case written:
 			m.learn(s.key, sl, &v)
-			order = n.order()
 		case changed:
 			if other.Tokens.Refresh != s.Tokens.Refresh {
 				return other, nil
 			}
-			order = other.order()
+			of = other
 		case over:
 			return nil, werr
 		}
@@ -592,7 +603,7 @@ func (m *Manager) doubtful(ctx context.Context, s *Session, stored int64, err er
 	if e := s.Tokens.Expiry; e.After(until) {
 		until = e
 	}
-	m.memos.Set(s.key, memo{order: order, until: until, err: err, unknown: unknown})
+	m.memos.Set(m.fingerprint(of), memo{until: until, err: err, unknown: unknown})
 	return nil, &RetryError{After: until.Sub(m.o.Now()), Err: err}
 }
 
@@ -608,13 +619,12 @@ func (m *Manager) reject(ctx context.Context, s *Session) (*Session, error) {
 	return nil, &EndedError{ReasonRefreshRejected}
 }
 
-// remember notes a failure for the version of s.
+// remember notes a failure with the tokens of s.
 func (m *Manager) remember(s *Session, mm memo) {
 	old := m.memo(s)
-	mm.order = s.order()
 	mm.rejected = mm.rejected || old.rejected
 	mm.looked = mm.looked || old.looked
 	mm.unknown = max(mm.unknown, old.unknown)
 	mm.tries = max(mm.tries, old.tries)
-	m.memos.Set(s.key, mm)
+	m.memos.Set(m.fingerprint(s), mm)
 }

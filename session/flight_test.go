@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"postern/session"
 	"postern/session/memstore"
+	"postern/session/seal"
 )
 
 // A request that comes while a failed refresh gives back its lease (to a slow store) gets an answer of its own, not that old failure.
@@ -261,4 +263,57 @@ func TestAgainElsewhere(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// The same tokens written again under another key of the deployment are the same tokens: what was noted of them holds.
+func TestNotesOutliveAMoveToAnotherKey(t *testing.T) {
+	moved := func(t *testing.T, f *fixture, r *seal.Ring, h http.Header) {
+		t.Helper()
+		replace(t, r, newKey, ringKey)
+		was := f.mustLoad(h).Version
+		if f.Reseal(h) == nil {
+			t.Fatal("no cookie under the new key")
+		}
+		synctest.Wait()
+		if got := f.mustLoad(h).Version; got <= was {
+			t.Fatalf("version %d after %d", got, was)
+		}
+	}
+	for _, shared := range []bool{false, true} {
+		start := func(t *testing.T) (*fixture, *seal.Ring, http.Header, *provider) {
+			r := ring(t)
+			f := replica(t, nil, func(o *session.Options) { o.Ring, o.SharedGrant = r, shared })
+			t.Cleanup(f.watch())
+			_, h := f.signIn(f.grant(10*time.Minute), session.CreateOptions{})
+			time.Sleep(6 * time.Minute)
+			return f, r, h, f.provider(10 * time.Minute)
+		}
+		t.Run(fmt.Sprint("sent by a process that died, shared ", shared), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, r, h, p := start(t)
+				dead := replica(t, &killed{Store: f.store, noted: true}, func(o *session.Options) { o.SharedGrant = shared })
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				dead.Refresh(ctx, dead.mustLoad(h), p.refresh)
+				time.Sleep(time.Minute) // its lease is over
+				moved(t, f, r, h)
+				if _, err := f.Refresh(t.Context(), f.mustLoad(h), p.refresh); err == nil || len(p.calls()) > 0 {
+					t.Errorf("sent again while the access token is valid: %v", err)
+				}
+			})
+		})
+		t.Run(fmt.Sprint("to be left alone, shared ", shared), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, r, h, p := start(t)
+				p.fail = func(int) error {
+					return &session.RefreshError{Kind: session.Again, RetryAfter: time.Minute, Err: errors.New("429")}
+				}
+				f.Refresh(t.Context(), f.mustLoad(h), p.refresh)
+				moved(t, f, r, h)
+				if f.Refresh(t.Context(), f.mustLoad(h), p.refresh); len(p.calls()) != 1 {
+					t.Errorf("sent %d times within the time that the provider named", len(p.calls()))
+				}
+			})
+		})
+	}
 }

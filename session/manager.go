@@ -108,13 +108,13 @@ type Manager struct {
 	codec   *codec
 	purpose string // of the cookie's seal
 
-	tickets   *otter.Cache[[32]byte, *opened] // by the hash of the cookie's value
-	slots     *otter.Cache[string, *slot]     // by store key
-	memos     *otter.Cache[string, memo]      // by store key: failed refreshes
-	told      *otter.Cache[string, struct{}]  // by store key and by hash of the cookie: ends that were told and leave no tombstone
-	ends      *recent[end]                    // see mend.go
-	rotations *recent[*Session]               // by store key, too
-	lost      chan struct{}                   // has something when the store may have lost writes
+	tickets   *otter.Cache[[32]byte, *opened]    // by the hash of the cookie's value
+	slots     *otter.Cache[string, *slot]        // by store key
+	memos     *otter.Cache[[nameSize]byte, memo] // by fingerprint of the tokens: failed refreshes
+	told      *otter.Cache[string, struct{}]     // by store key and by hash of the cookie: ends that were told and leave no tombstone
+	ends      *recent[end]                       // see mend.go
+	rotations *recent[*Session]                  // by store key, too
+	lost      chan struct{}                      // has something when the store may have lost writes
 
 	epoch   atomic.Uint64 // counts gaps in the notices
 	watched atomic.Bool   // whether notices arrive
@@ -186,7 +186,7 @@ func NewManager(o Options) (*Manager, error) {
 		Weigher:       func(_ string, sl *slot) uint32 { return sl.weight.Load() },
 		Logger:        &otter.NoopLogger{},
 	})
-	m.memos = otter.Must(&otter.Options[string, memo]{MaximumSize: maxMemos, Logger: &otter.NoopLogger{}})
+	m.memos = otter.Must(&otter.Options[[nameSize]byte, memo]{MaximumSize: maxMemos, Logger: &otter.NoopLogger{}})
 	m.told = otter.Must(&otter.Options[string, struct{}]{MaximumSize: maxTold, Logger: &otter.NoopLogger{}})
 	m.strange = otter.Must(&otter.Options[[32]byte, struct{}]{MaximumSize: maxStrange, Logger: &otter.NoopLogger{}})
 	return m, nil

@@ -146,9 +146,8 @@ func (s *Session) orError(now time.Time, force bool, err error) (*Session, error
 	return s, nil
 }
 
-// memo remembers that the last refresh of a session failed.
+// memo remembers that the last refresh with the tokens of a session failed.
 type memo struct {
-	order    int64 // of what the failure was about; anything newer makes it void
 	until    time.Time
 	err      error
 	tries    int  // in a row that may be sent again
@@ -159,10 +158,7 @@ type memo struct {
 
 // memo returns what is remembered about the refresh token of s.
 func (m *Manager) memo(s *Session) memo {
-	mm, ok := m.memos.GetIfPresent(s.key)
-	if !ok || mm.order < s.order() {
-		return memo{}
-	}
+	mm, _ := m.memos.GetIfPresent(m.fingerprint(s))
 	return mm
 }
 
