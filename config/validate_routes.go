@@ -116,6 +116,9 @@ func (v *validator) upstreams(at string, r Route) {
 	if len(r.Upstream) == 0 && r.Access.Level != Deny && v.c.ForwardAuth == nil && !v.c.src.broken(key) {
 		v.err(at, "has no upstream", "Write upstream: http://HOST:PORT, or access: deny")
 	}
+	if len(r.Upstream) == 0 && v.c.ForwardAuth != nil && len(r.HeadersResponse) > 0 {
+		v.err(at+".headers_response", "cannot be set where another proxy carries the answers", "Set them in that proxy, or write an upstream")
+	}
 	if len(r.Upstream) > 1 {
 		v.err(key, "more than one upstream is not supported yet", "Leave the others out until a later version")
 	}
