@@ -109,6 +109,12 @@ func samples() []sample {
 				User: `alice"@example.com`, Problem: "User name or password is wrong.", RequestID: id,
 			})
 		}},
+		{"signin-ended", func(w http.ResponseWriter, r *http.Request) {
+			p.SignIn(w, r, page.SignIn{
+				Provider: "Team accounts", Action: "/oauth2/start", Fields: map[string]string{"state": "c3RhdGU"},
+				Problem: "You were signed out because you were away for a while.", RequestID: id,
+			})
+		}},
 		{"session", session(page.SessionView{
 			User: "3f0e9c1e-7d0b-4f8e-9a57-0c3e0d9e0001", Email: "alice@example.com", Name: "Alice Árnadóttir",
 			Groups: []string{"wiki-users", "staff"}, Provider: "main",
@@ -217,7 +223,7 @@ func TestHeaders(t *testing.T) {
 			}
 			form := map[string]string{
 				"confirm": "'self'", "session": "'self'",
-				"session-bare": "'self'", "session-list": "'self'", "session-store-down": "'self'", "signin": "'self'", "signin-wrong": "'self'",
+				"session-bare": "'self'", "session-list": "'self'", "session-store-down": "'self'", "signin": "'self'", "signin-wrong": "'self'", "signin-ended": "'self'",
 			}[s.name]
 			if form == "" {
 				form = "'none'"

@@ -92,6 +92,28 @@ func TestBreakOut(t *testing.T) {
 	}
 	b.open(page)
 	b.sees(`main form input[name=password]`)
+
+	// Whoever comes back after the session ended elsewhere is told so, and signs in.
+	enter("username", ada)
+	enter("password", password+"\r")
+	b.seen()
+	session = b.cookie(site, "__Host-postern-breakout")
+	out := send(t, "POST", "http://"+address(port), "/oauth2/logout", session, "X-Forwarded-Proto", "https", "X-Forwarded-Host", host)
+	if out.status >= 400 {
+		t.Fatalf("signing out elsewhere: %d %s", out.status, out.body)
+	}
+	b.open(page)
+	b.sees(`[role=alert]`)
+	if text := b.page(); !strings.Contains(text, "You signed out.") {
+		t.Errorf("after the session ended elsewhere the form says %s", text)
+	}
+	if focus := must(b, "read the focus", chromedp.Evaluate[string](`document.activeElement.name`)); focus != "username" {
+		t.Errorf("typing begins in %q", focus)
+	}
+	b.screenshot("form-ended-session")
+	enter("username", ada)
+	enter("password", password+"\r")
+	b.seen()
 	if e := breakout.Errors(); len(e) > 0 {
 		t.Errorf("protocol errors: %q", e)
 	}
