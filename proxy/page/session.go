@@ -6,14 +6,18 @@ import (
 	"time"
 )
 
-// maxGroups is how many groups the session page lists.
-const maxGroups = 50
+const (
+	// maxGroups is how many groups the session page lists.
+	maxGroups = 50
+	// shownGroups is how many of them it shows without being asked, so that what one can do is not far below. One more is no reason to ask.
+	shownGroups = 8
+)
 
 // sessionFacts is what the session page shows.
 type sessionFacts struct {
 	User, Email, Name    string
-	Groups               []string
-	MoreGroups           int
+	Groups, MoreGroups   []string
+	UnlistedGroups       int
 	Provider             string
 	SignedIn, Ends       *moment
 	IdleUntil, RefreshAt *moment
@@ -55,12 +59,15 @@ func (p *Pages) facts(s SessionView) sessionFacts {
 	}
 	for i, g := range s.Groups {
 		if i == maxGroups {
-			f.MoreGroups = len(s.Groups) - maxGroups
+			f.UnlistedGroups = len(s.Groups) - maxGroups
 			break
 		}
 		if g = line(g); g != "" {
 			f.Groups = append(f.Groups, g)
 		}
+	}
+	if len(f.Groups) > shownGroups+1 {
+		f.Groups, f.MoreGroups = f.Groups[:shownGroups], f.Groups[shownGroups:]
 	}
 	return f
 }
