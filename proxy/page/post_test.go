@@ -34,6 +34,9 @@ func TestPostSendsItsForm(t *testing.T) {
 		if diff := cmp.Diff(fields, got); diff != "" {
 			t.Errorf("fields (-want +got):\n%s", diff)
 		}
+		if strings.Contains(text, "by itself.") || !strings.Contains(text, "press "+content(buttons[0])+".") {
+			t.Errorf("without scripts the page says what is not so: %s", content(find(doc, "main")[0]))
+		}
 		sum := sha256.Sum256([]byte(scripts[0].FirstChild.Data))
 		csp := directives(t, res)
 		if want := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; csp["script-src"] != want || csp["default-src"] != "'none'" {
