@@ -384,6 +384,44 @@ func TestSignOutAtProvider(t *testing.T) {
 	}
 }
 
+// TestSignOutWithLongToken signs out somebody whose ID token is too long for an address: a page posts it to the provider, by itself or, without
+// script, by its button. That it arrives there is all that this shows: npm oidc-provider takes it only where its cookies may come along with a
+// foreign form, for which browsers want https.
+func TestSignOutWithLongToken(t *testing.T) {
+	idpPort, port := freePort(t), freePort(t)
+	app := startUpstream(t)
+	p := newPostern(t, minimal(t, idpPort, app), port, "")
+	idp := startProvider(t, providerSettings{Port: idpPort, Origin: p.origin, AccessTokenTTL: 5 * time.Minute})
+	p.start(t)
+	p.ready(t)
+	first := startBrowser(t, nil)
+	for b, script := range map[*browser]bool{first: true, first.another(): false} {
+		b.open(p.origin + "/wiki/")
+		b.signIn("carol")
+		b.seen()
+		session := b.cookie(p.origin, "postern")
+		b.click("#session")
+		b.sees("dl")
+		if !script {
+			b.screenshot("session-many-groups")
+			b.withoutScript()
+		}
+		b.click(`form[action="/oauth2/logout"] button`)
+		if !script {
+			b.sees(`form[action="` + idp.url + `/session/end"] button`)
+			b.screenshot("signing-out")
+			b.click("button")
+		}
+		b.arrives(idp.url + "/session/end")
+		if at := b.location(); at != idp.url+"/session/end" {
+			t.Errorf("the browser is at %s, want the ID token in no address", at)
+		}
+		if resp := get(t, p.origin+"/wiki/", session); resp.status != http.StatusUnauthorized {
+			t.Errorf("after signing out the session is answered with %d", resp.status)
+		}
+	}
+}
+
 // TestBackChannelLogout signs out at the provider, which tells one of two replicas: both refuse, and what the person's tabs hold open through
 // either of them ends, a WebSocket with 1008, all in about a second. The person is not asked to come by, and a session of somebody else at the
 // same provider lives on.

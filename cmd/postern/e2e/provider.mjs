@@ -33,6 +33,13 @@ const people = {
     preferred_username: 'bob',
     groups: ['visitors'],
   },
+  carol: { // her ID token is longer than an address may be
+    email: 'carol@people.example',
+    email_verified: true,
+    name: 'Carol Long',
+    preferred_username: 'carol',
+    groups: Array.from({ length: 120 }, (_, i) => `department-${i}-of-the-whole-company`),
+  },
 };
 
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
