@@ -278,6 +278,33 @@ func TestLogoutTokenFindsItsAddressee(t *testing.T) {
 	}
 }
 
+// The library takes Google's issuer without its scheme, too (L5): what it takes is not what this provider is called.
+func TestLogoutTokenIssuerIsComparedExactly(t *testing.T) {
+	const google = "https://accounts.google.com"
+	s, p := scripted(t, func(o *idp.Options) { o.Issuer = google })
+	metadata := scriptMetadata()
+	metadata["issuer"] = google
+	s.answer("/.well-known/openid-configuration", 200, metadata)
+	claims := logoutClaims()
+	claims["iss"] = google
+	if _, err := p.VerifyLogout(t.Context(), sign(t, s.key, claims)); err != nil {
+		t.Error(err)
+	}
+	claims["iss"] = "accounts.google.com"
+	_, err := p.VerifyLogout(t.Context(), sign(t, s.key, claims))
+	wantProtocol(t, err, "iss")
+}
+
+// A token that no provider verifies for its size is of nobody: it is not even read.
+func TestLongLogoutTokenIsOfNobody(t *testing.T) {
+	s, p := scripted(t)
+	claims := logoutClaims()
+	claims["pad"] = strings.Repeat("x", 16<<10)
+	if p.Addressed(sign(t, s.key, claims)) {
+		t.Error("it was read")
+	}
+}
+
 // FuzzLogoutTokenAccepted holds what every accepted payload has in common, whatever a provider signs.
 func FuzzLogoutTokenAccepted(f *testing.F) {
 	for _, seed := range []string{
