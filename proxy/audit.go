@@ -52,7 +52,12 @@ func (p *Proxy) auditEvent(x *exchange, event string, attrs ...slog.Attr) {
 
 // auditSession is auditEvent for another session than the request's own; nil: for none.
 func (p *Proxy) auditSession(x *exchange, s *session.Session, event string, attrs ...slog.Attr) {
-	if p.audit == nil {
+	p.audit.session(x, s, event, attrs...)
+}
+
+// session writes a line about a request and the session s that it is about; nil: about none.
+func (a *auditor) session(x *exchange, s *session.Session, event string, attrs ...slog.Attr) {
+	if a == nil {
 		return
 	}
 	if s != nil {
@@ -60,15 +65,16 @@ func (p *Proxy) auditSession(x *exchange, s *session.Session, event string, attr
 	}
 	attrs = append(attrs, slog.String("client", x.client.Addr.String()), slog.String("host", x.client.Host), slog.String("request_id", x.client.RequestID),
 		slog.String("browser", session.BrowserFamily(x.r.UserAgent())))
-	p.audit.event(x.r.Context(), event, attrs...)
+	a.event(x.r.Context(), event, attrs...)
 }
 
-// auditDenied notes that a rule kept a person out, if it did. Requests of nobody in particular are the request log's.
-func (p *Proxy) auditDenied(x *exchange) {
-	if p.audit == nil || x.verdict.Kind != verdictDeny || x.verdict.Session == nil {
+// denied notes that a rule kept a person out, if verdict v about x says so: at once, or when it was decided again under way. Requests of
+// nobody in particular are the request log's.
+func (a *auditor) denied(x *exchange, v verdict) {
+	if a == nil || v.Kind != verdictDeny || v.Session == nil {
 		return
 	}
-	p.auditEvent(x, auditAccessRefused, slog.String("reason", x.verdict.Reason), slog.String("route", x.route.name), slog.String("method", x.r.Method), slog.String("path", x.path))
+	a.session(x, v.Session, auditAccessRefused, slog.String("reason", v.Reason), slog.String("route", x.route.name), slog.String("method", x.r.Method), slog.String("path", x.path))
 }
 
 // auditSignedIn notes what came of a sign-in that was begun. What a provider wrote is said only where it is one of the words that we know.
@@ -117,7 +123,7 @@ func actorOf(why session.Reason) string {
 	switch why {
 	case session.ReasonSignedOut, session.ReasonReplaced:
 		return "person"
-	case session.ReasonBackChannel, session.ReasonRefreshRejected:
+	case session.ReasonBackChannel, session.ReasonFrontChannel, session.ReasonRefreshRejected:
 		return "provider"
 	case session.ReasonAdmin:
 		return "admin"

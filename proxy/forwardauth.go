@@ -61,7 +61,7 @@ func (p *Proxy) forwardAuth(x *exchange) {
 		return
 	}
 	x.verdict = p.decide(x.r.Context(), x)
-	p.auditDenied(x)
+	p.audit.denied(x, x.verdict)
 	if p.dialect == dialectNginx {
 		p.renderNginx(x)
 		return

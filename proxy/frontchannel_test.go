@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coder/websocket"
+
 	"postern/proxy/idp/idptest"
 	"postern/proxy/proxytest"
 )
@@ -51,10 +53,27 @@ func TestFrontChannelLogoutEndsTheSession(t *testing.T) {
 	if log := s.Log.String(); !strings.Contains(log, `"reason":"front_channel_logout"`) || !strings.Contains(log, `"sessions":1`) || strings.Contains(log, first) {
 		t.Error("the log is not as it should be")
 	}
+	oneAudited(t, s, "session_end", map[string]any{"reason": "front_channel", "actor": "provider"})
 	s.Stop()
 	if n := s.Provider.Calls(idptest.Revoke); n != 0 {
 		t.Errorf("%d calls to revoke for what anyone could have sent", n)
 	}
+}
+
+// Whoever looks at a WebSocket sees the same words as after a back-channel logout.
+func TestFrontChannelLogoutTellsStreamsWhy(t *testing.T) {
+	s := proxytest.New(t, proxytest.Options{App: http.HandlerFunc(streamApp)})
+	sid := recordSIDs(s)
+	b := s.Browser()
+	b.Go("/")
+	c := dial(t, s, b, "/ws")
+	waitForTied(t, s, 1)
+	if a := frame(s, url.Values{"iss": {s.Provider.URL}, "sid": {sid()}}); a.StatusCode != http.StatusOK {
+		t.Fatal(a.Status)
+	}
+	closedWith(t, c, websocket.StatusPolicyViolation, "signed out at the identity provider")
+	_ = c.CloseNow()
+	proxytest.Eventually(t, func() bool { return strings.Contains(s.Log.String(), `"reason":"session_ended_front_channel"`) })
 }
 
 // A88, S41: what a foreign page can send ends nothing: a guessed sid, the right sid with another issuer, a sid alone, an image. Whoever

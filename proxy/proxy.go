@@ -78,7 +78,7 @@ func (p *Proxy) serve(x *exchange) {
 		return
 	}
 	x.verdict = p.decide(x.r.Context(), x)
-	p.auditDenied(x)
+	p.audit.denied(x, x.verdict)
 	p.render(x)
 }
 

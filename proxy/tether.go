@@ -58,7 +58,9 @@ func (t *tether) tie() {
 	rt := t.x.route
 	t.following = rt.provider.sessions.Follow(t.l.f.Session, rt.provider.refresh, func(s *session.Session, err error) {
 		if v := t.x.reconsider(s, err); v.Kind != verdictAllow {
-			t.x.revised.CompareAndSwap(nil, &v)
+			if t.x.revised.CompareAndSwap(nil, &v) {
+				rt.provider.audit.denied(t.x, v)
+			}
 			go t.end(farewellTo(v)) // it may wait for a slow client
 		}
 	})
@@ -124,7 +126,7 @@ func farewellTo(v verdict) farewell {
 	switch v.Ended {
 	case session.ReasonSignedOut:
 		text = "signed out"
-	case session.ReasonBackChannel:
+	case session.ReasonBackChannel, session.ReasonFrontChannel:
 		text = "signed out at the identity provider"
 	case session.ReasonAdmin:
 		text = "session ended by an administrator"

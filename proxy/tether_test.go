@@ -467,6 +467,9 @@ func TestA131_RefreshReachesStreams(t *testing.T) {
 	if n := a.Provider.Calls(idptest.Token) - calls; n != 1 {
 		t.Errorf("%d refreshes", n)
 	}
+	for _, replica := range []*proxytest.Stack{a, b} { // who is kept out from now on is audited as anyone is
+		oneAudited(t, replica, "access_refused", map[string]any{"user": "alice", "path": "/staff/ws", "reason": "groups", "method": "GET"})
+	}
 	say1(t, open)
 	waitForTied(t, a, 1)
 	a.Provider.RevokeUser("alice")
