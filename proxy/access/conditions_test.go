@@ -236,6 +236,26 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// The request log names nobody (A115): what a rule could not make sense of is not quoted in it.
+func TestRuleErrorsQuoteNoValues(t *testing.T) {
+	const canary = `can"ary@example.com` + "`x`" // as the library quotes it, and as it could break out of that
+	s := withClaims(t, `{"level":"can\"ary`+"`x`"+`","list":["a"],"map":{}}`)
+	s.Identity = session.Identity{User: canary, Email: canary, Groups: []string{canary}}
+	q := asked()
+	q.Header = http.Header{"X-Key": {canary}}
+	for _, text := range []string{
+		`int(claims.level) > 3`, `uint(claims.level) > 3u`, `double(user) > 3.0`, `bool(request.headers["x-key"])`, `duration(user) > duration("1s")`, `timestamp(user) > time`,
+		`ip(request.headers["x-key"]).isLoopback()`, `cidr(user).containsIP(ip)`, `"x".matches("[" + user)`, `claims.map[user] == 1`, `claims.list[int(user)] == ""`,
+		`{user: 1}[groups[0] + "x"] == 1`, `user.charAt(99) == ""`, `user.charAt(99) == "x" || user.replace("a", "b", int(user)) == ""`, `user.split(user, 1)[3] == ""`, `strings.quote(user) == user.substring(77)`, `user.substring(99) == ""`, `claims.map[request.headers["x-key"]].x == 1`,
+		`optional.none().value() == user`, `groups[7] == ""`, `claims.level.x == 1`, `dyn(user) + 1 == 2`,
+	} {
+		d := mustRule(t, config.Access{Rule: text}).Decide(t.Context(), s, q)
+		if d.Allow || strings.Contains(d.Detail, "can") || strings.Contains(d.Detail, "ary") {
+			t.Errorf("%s: %+v", text, d)
+		}
+	}
+}
+
 // Without a request, a rule that looks at one denies.
 func TestRuleWithoutRequestDenies(t *testing.T) {
 	for _, text := range []string{`request.method == "GET"`, `ip == ""`, `time > timestamp("2020-01-01T00:00:00Z")`, `!(ip == "1.1.1.1")`} {

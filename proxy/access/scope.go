@@ -116,7 +116,7 @@ var errNotBool = errors.New("yields neither true nor false")
 func (e *expression) holds(ctx context.Context, s *session.Session, q *Request) (bool, error) {
 	out, err := e.program.Eval(ctx, &scope{e: e, s: s, q: q})
 	if err != nil {
-		return false, errors.New(expr.Printable(err.Error()))
+		return false, err
 	}
 	yes, ok := out.(types.Bool)
 	if !ok {

@@ -80,7 +80,7 @@ func (v Value) Eval(ctx context.Context, s *session.Session, q *Request) (texts 
 		if v.e.tokens { // CEL's words could hold a part of one
 			return nil, false, fmt.Errorf("%w: the expression cannot be evaluated", ErrAbsent)
 		}
-		return nil, false, fmt.Errorf("%w: %s", ErrAbsent, expr.Printable(err.Error()))
+		return nil, false, fmt.Errorf("%w: %w", ErrAbsent, err)
 	}
 	return textsOf(out)
 }

@@ -101,6 +101,7 @@ func NewLanguage(o Options) (*Language, error) {
 // Program is an expression that has been compiled. It never changes and is safe for concurrent use.
 type Program struct {
 	program cel.Program
+	text    string
 	root    ast.Expr
 	output  *cel.Type
 }
@@ -135,7 +136,7 @@ func (l *Language) Compile(text string) (*Program, error) {
 	if err != nil {
 		return nil, &CompileError{Message: Printable(err.Error())}
 	}
-	return &Program{program: program, root: checked.NativeRep().Expr(), output: checked.OutputType()}, nil
+	return &Program{program: program, text: text, root: checked.NativeRep().Expr(), output: checked.OutputType()}, nil
 }
 
 // complaint is the first thing that is wrong with an expression.
@@ -151,7 +152,7 @@ func complaint(issues *cel.Issues) error {
 func (p *Program) Output() *cel.Type { return p.output }
 
 // Eval evaluates the program: at most one second, whatever ctx allows, since an answer must not depend on how slow something before it
-// was. An error is [ErrCost], or says what failed: of values of variables it may hold parts.
+// was. An error is [ErrCost], or says what failed: in words of CEL's and of the expression, without the values of variables, since logs name nobody.
 func (p *Program) Eval(ctx context.Context, variables interpreter.Activation) (ref.Val, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxTaken)
 	defer cancel()
@@ -159,7 +160,23 @@ func (p *Program) Eval(ctx context.Context, variables interpreter.Activation) (r
 	if _, cancelled := errors.AsType[interpreter.EvalCancelledError](err); cancelled || ctx.Err() != nil {
 		return nil, ErrCost
 	}
-	return out, err
+	if err != nil {
+		return nil, errors.New(p.withoutValues(err.Error()))
+	}
+	return out, nil
+}
+
+// withoutValues takes out of CEL's words about a failed evaluation what may be the value of a variable: whatever is quoted, and a key that the expression
+// does not write out itself.
+func (p *Program) withoutValues(message string) string {
+	const noKey = "no such key"
+	if _, key, ok := strings.Cut(message, noKey+": "); ok && !strings.Contains(p.text, key) {
+		return noKey
+	}
+	if i := strings.IndexAny(message, "\"`"); i >= 0 {
+		message = message[:i] + "…"
+	}
+	return Printable(message)
 }
 
 // Reads reports whether the program uses a variable at all.
