@@ -2,22 +2,31 @@
 //
 // # The map
 //
-//	every request   proxy.go        method, path and host are checked, our endpoints told from routes
+//	every request   proxy.go        method, path and host are checked, our endpoints told from routes; path.go has the rules of paths
+//	                exchange.go     what is known of one request on its way, and its line in the log
+//	                forwarded.go    who asks, at which host: what trusted proxies say of that
 //	  our endpoints endpoints.go    start callback logout session … each to its file
 //	  a route       routes.go       the most specific route wins; none is 404
+//	  a question    forwardauth.go  another proxy asks about a request that it carries itself
 //	the verdict     gate.go         session → refresh → rule = allow, sign in, deny, unavailable
 //	  allow         upstream.go     strip, set Bearer and identity headers, forward
+//	                headers.go      which headers clients may not send, and how identity is written; cookies.go the same for cookies
+//	                headervalues.go a route's own headers, computed
+//	                appbearer.go    the token of an application in place of the person's
+//	                streams.go      WebSockets and long answers, for shutting down; tether.go ends them with their session
 //	  sign in       login.go        a navigation goes to the provider; everything else gets 401
 //	  otherwise     respond.go      one ladder: page for people, problem JSON (RFC 9457) for programs
 //
 //	sign-in         login.go        Begin → sealed cookie for this attempt (attempt.go) → provider
 //	                callback.go     attempt by state → Finish → session → back to the wanted page (returnto.go)
-//	sign-out        logout.go       end the session → provider's end_session_endpoint → "signed out"
+//	                password.go     the form, where a provider has grant: password
+//	sign-out        logout.go       end the session → provider's end_session_endpoint → "signed out"; revoke.go gives tokens back
 //	                backchannel.go  the provider's own order, by a signed token: sessions found by the index
-//	                frontchannel.go the same in a frame of the provider's page
+//	                frontchannel.go the same in a frame of the provider's page; limit.go bounds what strangers send to both
 //	your session    account.go      JSON and page about the session, refresh on demand; the list of one's sessions, and their end
 //
 //	wiring          build.go        the only place that sees the whole configuration
+//	                compile.go      rules and header values of routes; keys.go session.keys, as their files change
 //	operators       admin.go        health, readiness, profiles, on the admin listener; adminsessions.go lists and ends sessions
 //	                audit.go        who did what, by name, in a log of its own
 //
