@@ -69,7 +69,7 @@ func Keyed(s *Session, key string) *Session {
 }
 
 // Gap is a gap in the notices.
-func (m *Manager) Gap() { m.gap() }
+func (m *Manager) Gap() { m.gap(true) }
 
 // Names are the names under which s has index entries.
 func (m *Manager) Names(s *Session) []string {

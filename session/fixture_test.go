@@ -155,7 +155,7 @@ func (f *faults) Release(ctx context.Context, key, owner string) error {
 	return f.do(opOn("release", key), func() error { return f.Store.Release(ctx, key, owner) })
 }
 
-func (f *faults) Watch(ctx context.Context, changed func(string), gap func()) error {
+func (f *faults) Watch(ctx context.Context, changed func(string), gap func(bool)) error {
 	return f.Store.Watch(ctx, func(key string) {
 		if !f.deaf.Load() {
 			changed(key)
@@ -262,8 +262,8 @@ type announced struct {
 	up   chan struct{}
 }
 
-func (a *announced) Watch(ctx context.Context, changed func(string), gap func()) error {
-	return a.Store.Watch(ctx, changed, func() { gap(); a.once.Do(func() { close(a.up) }) })
+func (a *announced) Watch(ctx context.Context, changed func(string), gap func(bool)) error {
+	return a.Store.Watch(ctx, changed, func(listening bool) { gap(listening); a.once.Do(func() { close(a.up) }) })
 }
 
 // grant is what signing in as Alice yields; tokens live for life, without end for 0.

@@ -265,10 +265,10 @@ func (m *Manager) changed(key string) {
 	}
 }
 
-// gap is told that notices may have been missed and that they arrive from now on. What was read before is unconfirmed.
-func (m *Manager) gap() {
+// gap is told that notices may have been missed, and whether they arrive from now on. What was read before is unconfirmed.
+func (m *Manager) gap(listening bool) {
 	m.epoch.Add(1)
-	m.watched.Store(true)
+	m.watched.Store(listening)
 	m.mendSoon()
 	m.missed()
 	m.mu.Lock()

@@ -112,7 +112,7 @@ func (p *pair) Release(ctx context.Context, key, owner string) error {
 	return m.Release(ctx, key, owner)
 }
 
-func (p *pair) Watch(ctx context.Context, changed func(string), gap func()) error {
+func (p *pair) Watch(ctx context.Context, changed func(string), gap func(bool)) error {
 	for ctx.Err() == nil {
 		p.mu.Lock()
 		m, over := p.main, p.changed

@@ -181,6 +181,50 @@ func TestRedisDumpHoldsNothing(t *testing.T) {
 	}
 }
 
+// While the subscription is broken, but Redis answers, nothing is served from memory, and streams are asked about.
+func TestWithoutSubscriptionTheStoreIsAsked(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	f := replica(t, redisStore(t, server), nil)
+	f.watch()
+	s, h := f.signIn(f.grant(0), session.CreateOptions{})
+	asked := func() bool {
+		f.mustLoad(h)
+		before := f.store.count("get")
+		f.mustLoad(h)
+		return f.store.count("get") > before
+	}
+	if asked() {
+		t.Fatal("asked although notices arrive")
+	}
+	redis := server.Client()
+	if err := redis.Do(t.Context(), "ACL", "SETUSER", "default", "resetchannels").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := redis.Do(t.Context(), "CLIENT", "KILL", "TYPE", "pubsub").Err(); err != nil {
+		t.Fatal(err)
+	}
+	wait := func(want bool) {
+		t.Helper()
+		for end := time.Now().Add(5 * time.Second); asked() != want; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("asked for each request: %v", !want)
+			}
+		}
+	}
+	wait(true)
+	time.Sleep(time.Second)
+	if !asked() {
+		t.Error("served from memory although no notices arrive")
+	}
+	if err := redis.Do(t.Context(), "ACL", "SETUSER", "default", "allchannels").Err(); err != nil {
+		t.Fatal(err)
+	}
+	wait(false)
+	if err := f.End(t.Context(), s, session.ReasonSignedOut); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func BenchmarkLoadRedis(b *testing.B) { loadRedis(b, false) }
 
 func BenchmarkLoadRedisSharedGrant(b *testing.B) { loadRedis(b, true) }

@@ -94,9 +94,9 @@ type Store interface {
 	Release(ctx context.Context, key, owner string) error
 
 	// Watch calls changed for each Swap, End and Release by anyone, soon after it happened, until ctx ends. It calls gap whenever
-	// notices may have been missed, once right after it has subscribed included. Both must return quickly. It returns nil when ctx
-	// ends and an error only when the store was closed.
-	Watch(ctx context.Context, changed func(key string), gap func()) error
+	// notices may have been missed, once right after it has subscribed included, with whether they arrive from then on. Both must return
+	// quickly. It returns nil when ctx ends and an error only when the store was closed.
+	Watch(ctx context.Context, changed func(key string), gap func(listening bool)) error
 
 	// Ping asks the store for an answer.
 	Ping(ctx context.Context) error

@@ -67,7 +67,7 @@ func TestSlowWatcherGetsGap(t *testing.T) {
 	go s.Watch(t.Context(), func(key string) {
 		<-hold
 		changed <- key
-	}, func() { gaps <- struct{}{} })
+	}, func(bool) { gaps <- struct{}{} })
 	<-gaps
 	for i := range 10_000 {
 		if _, err := s.End(t.Context(), fmt.Sprint(i), session.ReasonAdmin, false, nil); err != nil {

@@ -19,7 +19,7 @@ type watcher struct {
 }
 
 // Watch implements [session.Store].
-func (s *Store) Watch(ctx context.Context, changed func(key string), gap func()) error {
+func (s *Store) Watch(ctx context.Context, changed func(key string), gap func(listening bool)) error {
 	w := &watcher{wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	s.mu.Lock()
 	if s.closed {
@@ -34,7 +34,7 @@ func (s *Store) Watch(ctx context.Context, changed func(key string), gap func())
 		s.mu.Unlock()
 	}()
 
-	gap()
+	gap(true)
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,7 +48,7 @@ func (s *Store) Watch(ctx context.Context, changed func(key string), gap func())
 		w.keys, w.gap = nil, false
 		w.mu.Unlock()
 		if missed {
-			gap()
+			gap(true)
 		}
 		for _, key := range keys {
 			changed(key)

@@ -249,7 +249,7 @@ func watch(t testing.TB, s session.Store) (keys chan string, gaps chan struct{})
 	keys, gaps = make(chan string, 1000), make(chan struct{}, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { s.Watch(ctx, func(key string) { keys <- key }, func() { gaps <- struct{}{} }) })
+	wg.Go(func() { s.Watch(ctx, func(key string) { keys <- key }, func(bool) { gaps <- struct{}{} }) })
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()

@@ -35,7 +35,7 @@ const (
 // Another master is a gap as well, found within about a second. In a cluster any node passes on what is published on any other, over
 // connections of their own, whose troubles cannot be seen from here. So once a second something is published on each master, and as long
 // as it does not arrive there is a gap every second.
-func (s *Store) Watch(ctx context.Context, changed func(key string), gap func()) error {
+func (s *Store) Watch(ctx context.Context, changed func(key string), gap func(listening bool)) error {
 	wait := minWait
 	for broken := false; ; broken = true {
 		heard, err := s.subscribe(ctx, changed, gap)
@@ -48,7 +48,7 @@ func (s *Store) Watch(ctx context.Context, changed func(key string), gap func())
 		default:
 		}
 		if heard {
-			gap()
+			gap(false)
 			wait = minWait
 		}
 		if heard || !broken {
@@ -74,7 +74,7 @@ func (s *Store) Watch(ctx context.Context, changed func(key string), gap func())
 }
 
 // subscribe listens until something breaks. heard says that it was subscribed.
-func (s *Store) subscribe(ctx context.Context, changed func(key string), gap func()) (heard bool, err error) {
+func (s *Store) subscribe(ctx context.Context, changed func(key string), gap func(listening bool)) (heard bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	connecting, stop := context.WithTimeout(ctx, max(s.timeout, minDial))
@@ -92,7 +92,7 @@ func (s *Store) subscribe(ctx context.Context, changed func(key string), gap fun
 	w.gap = func() {
 		gaps.Lock()
 		defer gaps.Unlock()
-		gap()
+		gap(true)
 	}
 	channels := []string{s.channel()}
 	if s.cluster {

@@ -866,7 +866,7 @@ func listen(t *testing.T, h Harness) *listener {
 	ctx, stop := context.WithCancel(t.Context())
 	l := &listener{keys: make(chan string, 1000), gaps: make(chan struct{}, 1000), done: make(chan error, 1), stop: stop}
 	go func() {
-		l.done <- h.Watch(ctx, func(key string) { l.keys <- key }, func() { l.gaps <- struct{}{} })
+		l.done <- h.Watch(ctx, func(key string) { l.keys <- key }, func(bool) { l.gaps <- struct{}{} })
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -960,7 +960,7 @@ func watchEnds(t *testing.T, h Harness) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	done := make(chan error, 1)
-	go func() { done <- h.Watch(ctx, func(string) {}, func() {}) }()
+	go func() { done <- h.Watch(ctx, func(string) {}, func(bool) {}) }()
 	select {
 	case err := <-done:
 		if err != nil {
@@ -1036,5 +1036,5 @@ func closed(t *testing.T, h Harness) {
 	for what, err := range operations(t.Context(), h) {
 		wantErr(t, what, err, session.ErrUnavailable)
 	}
-	wantErr(t, "watch after close", h.Watch(t.Context(), func(string) {}, func() {}), session.ErrUnavailable)
+	wantErr(t, "watch after close", h.Watch(t.Context(), func(string) {}, func(bool) {}), session.ErrUnavailable)
 }
