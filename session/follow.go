@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -151,7 +152,19 @@ func (fs *followed) add(w *watch) {
 		fs.byKey, fs.byGrant = map[string]*watch{}, map[string]map[*watch]struct{}{}
 	}
 	fs.byKey[w.key] = w
+	fs.hear(w, w.grants)
+}
+
+// hear has w looked at when the grants of these names change, and no others.
+func (fs *followed) hear(w *watch, grants []string) {
 	for _, key := range w.grants {
+		delete(fs.byGrant[key], w)
+		if len(fs.byGrant[key]) == 0 {
+			delete(fs.byGrant, key)
+		}
+	}
+	w.grants = grants
+	for _, key := range grants {
 		if fs.byGrant[key] == nil {
 			fs.byGrant[key] = map[*watch]struct{}{}
 		}
@@ -162,12 +175,7 @@ func (fs *followed) add(w *watch) {
 // drop forgets w, which has no streams any more.
 func (fs *followed) drop(w *watch) {
 	delete(fs.byKey, w.key)
-	for _, key := range w.grants {
-		delete(fs.byGrant[key], w)
-		if len(fs.byGrant[key]) == 0 {
-			delete(fs.byGrant, key)
-		}
-	}
+	fs.hear(w, nil)
 	if w.place >= 0 {
 		heap.Remove(&fs.queue, w.place)
 	}
@@ -300,6 +308,9 @@ func (m *Manager) check(ctx context.Context, w *watch) {
 		w.tries++
 	default:
 		w.tries, w.ends = 0, s.Ends.UnixMilli()
+		if len(w.streams) > 0 && !slices.Equal(w.grants, s.grants) { // the deployment has other keys
+			fs.hear(w, s.grants)
+		}
 		for _, f := range w.streams {
 			if f.version != s.Version {
 				f.version = s.Version

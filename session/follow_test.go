@@ -502,3 +502,31 @@ func heapInUse() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// After the deployment's keys have changed the streams hear of what becomes of a shared grant under its new name.
+func TestStreamsFollowASharedGrantToItsNewName(t *testing.T) {
+	r := ring(t)
+	inBubble(t, func(o *session.Options) { o.SharedGrant, o.Ring = true, r }, func(t *testing.T, a, b *fixture) {
+		s, h := a.signIn(a.grant(time.Hour), session.CreateOptions{})
+		st := b.open(b.mustLoad(h), nil)
+		time.Sleep(6 * time.Minute)
+		replace(t, r, newKey, ringKey)
+		s = a.mustLoad(h)
+		if a.Reseal(h) == nil {
+			t.Fatal("no cookie under the new key")
+		}
+		time.Sleep(time.Second)
+		told := len(st.tokens())
+		if _, err := a.Refresh(t.Context(), a.mustLoad(h), a.provider(time.Hour).refresh); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := st.tokens(); len(got) == told || got[len(got)-1] != "access-1" {
+			t.Errorf("told %v", got)
+		}
+		if err := a.End(t.Context(), s, session.ReasonSignedOut); err != nil {
+			t.Fatal(err)
+		}
+		st.want(t, session.ReasonSignedOut)
+	})
+}
