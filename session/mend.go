@@ -278,14 +278,24 @@ func (m *Manager) sessionBack(ctx context.Context, s *Session) (done bool, err e
 		m.heardEnd(s.key, rec)
 		m.markEnded(s.key, rec.Ended, len(rec.Sealed) > 0)
 		return true, nil
-	case rec.Version >= s.Version:
+	case rec.Version > s.Version:
 		return true, nil
 	}
-	if old, err := m.open(&ticket{s.key, s.dataKey}, rec); err == nil && old.Tokens.Obtained.After(s.Tokens.Obtained) {
+	old, err := m.open(&ticket{s.key, s.dataKey}, rec)
+	switch {
+	case err == nil && old.Tokens == s.Tokens:
+		return true, nil
+	case err == nil && old.Tokens.Obtained.After(s.Tokens.Obtained):
 		// Someone has refreshed the older version since, and the provider agreed. That is now the newer one.
 		m.rotations.drop(s.key)
 		m.slots.Invalidate(s.key)
 		return true, nil
+	}
+	if rec.Version == s.Version {
+		// Someone has written the older version again, with a remark or under another key. It must not count as the same.
+		n := *s
+		n.Version++
+		s = &n
 	}
 	ours, err := m.record(s)
 	if err != nil {

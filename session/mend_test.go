@@ -225,6 +225,41 @@ func TestA182_LostEndIsNotBelieved(t *testing.T) {
 	})
 }
 
+// What was lost is written back also where another process has meanwhile moved what was left to another key, as the same version.
+func TestWriteBackOverAMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newPair()
+		r := ring(t)
+		opt := func(o *session.Options) { o.Ring = r }
+		a, b := replica(t, store, opt), replica(t, store, opt)
+		s, h := a.signIn(a.grant(20*time.Minute), session.CreateOptions{})
+		p := a.provider(20 * time.Minute)
+		time.Sleep(6 * time.Minute)
+		replace(t, r, newKey, ringKey)
+		store.cutOff()
+		if _, err := a.Refresh(t.Context(), s, p.refresh); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		store.failOver()
+		if b.mustLoad(h); b.Reseal(h) == nil {
+			t.Fatal("no cookie under the new key")
+		}
+		time.Sleep(time.Second)
+		defer a.watch()()
+		time.Sleep(5 * time.Second)
+		for name, r := range map[string]*fixture{"a": a, "b": b, "another": replica(t, store, opt)} {
+			if got := r.mustLoad(h); got.Tokens.Refresh != "refresh-1" {
+				t.Errorf("%s has %s", name, got.Tokens.Refresh)
+			}
+		}
+		time.Sleep(19 * time.Minute)
+		if got, err := b.Refresh(t.Context(), b.mustLoad(h), p.refresh); err != nil || got.Tokens.Access != "access-2" {
+			t.Errorf("the next refresh: %v", err)
+		}
+	})
+}
+
 // The old token was exchanged again after the failover, and the provider took it: that is the newer one, and is not written over.
 func TestWriteBackYieldsToALaterRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -387,4 +422,26 @@ func TestA182_RedisThatWentBack(t *testing.T) {
 	if n := len(p.calls()); n != 1 {
 		t.Errorf("sent %v", p.calls())
 	}
+}
+
+// What the store still has is not written again.
+func TestMendingWritesOnlyWhatWasLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := replica(t, nil, nil)
+		defer f.watch()()
+		s, _ := f.signIn(f.grant(10*time.Minute), session.CreateOptions{})
+		if _, err := f.Refresh(t.Context(), s, f.provider(10*time.Minute).refresh); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		reads, writes := f.store.count("get"), f.store.count("swap")
+		f.Gap()
+		time.Sleep(5 * time.Second)
+		if got := f.store.count("get") - reads; got != 1 {
+			t.Errorf("%d reads", got)
+		}
+		if got := f.store.count("swap") - writes; got != 0 {
+			t.Errorf("%d writes", got)
+		}
+	})
 }
