@@ -134,44 +134,55 @@ func (m *Manager) endFound(ctx context.Context, f *found, why Reason) (bool, err
 				s = v.s // the end takes it out of the cache
 			}
 		}
-		return m.endThen(ctx, f.Handle, why, !f.Shares, index, func() { m.unsealKnown(ctx, s) })
+		return m.endThen(ctx, ordered{f.Handle, f.Subject, why, !f.Shares, index}, func() { m.unsealKnown(ctx, s) })
 	}
 	tokens := Tokens{Refresh: f.Refresh.token(), Scope: f.Scope}
-	return m.endThen(ctx, f.Handle, why, false, index, func() { m.discard(ctx, f.Handle, why, tokens) })
+	return m.endThen(ctx, ordered{f.Handle, f.Subject, why, false, index}, func() { m.discard(ctx, f.Handle, why, tokens) })
+}
+
+// ordered is an end that is to be written.
+type ordered struct {
+	key        string
+	subject    string // the person, where the caller knows; else the cache is asked
+	why        Reason
+	keepSealed bool
+	index      []IndexEntry
 }
 
 // end writes a tombstone and reports whether the session lived. If the store does not answer it goes on trying in the background.
 func (m *Manager) end(ctx context.Context, key string, why Reason, keepSealed bool, index []IndexEntry) (bool, error) {
-	return m.endThen(ctx, key, why, keepSealed, index, func() {})
+	return m.endThen(ctx, ordered{key, "", why, keepSealed, index}, func() {})
 }
 
 // endThen is end that calls then when the session has ended, which may be later, and by someone else at the same time.
-func (m *Manager) endThen(ctx context.Context, key string, why Reason, keepSealed bool, index []IndexEntry, then func()) (bool, error) {
-	if why == "" {
+func (m *Manager) endThen(ctx context.Context, o ordered, then func()) (bool, error) {
+	if o.why == "" {
 		return false, errNoReason
 	}
-	if key == "" {
+	if o.key == "" {
 		return false, errors.New("end session: it is not from a manager")
 	}
-	ended, err := m.endOnce(ctx, key, why, keepSealed, index)
+	if o.subject == "" {
+		o.subject = m.subjectOf(o.key) // the end takes it out of the cache
+	}
+	ended, err := m.endOnce(ctx, o)
 	if err == nil {
 		if ended {
 			then()
 		}
 		return ended, nil
 	}
-	if e, ok := m.slots.GetEntryQuietly(key); ok {
+	if e, ok := m.slots.GetEntryQuietly(o.key); ok {
 		e.Value.barred.Store(true)
 		e.Value.gen.Add(1) // it may have happened
 	}
-	subject := m.subjectOf(key)
 	m.spawn(ctx, rewriteLimit, func(ctx context.Context) {
 		for wait := rewritePause; sleep(ctx, wait); wait = min(2*wait, rewritePauseMax) {
-			ended, err := m.endOnce(ctx, key, why, keepSealed, index)
+			ended, err := m.endOnce(ctx, o)
 			if err == nil && !ended {
 				// It may be the first write, whose answer was lost, that ended it. If so nobody has told.
-				if rec, err := m.o.Store.Get(ctx, key); err == nil && rec.Ended == why {
-					m.ended(key, subject, why)
+				if rec, err := m.o.Store.Get(ctx, o.key); err == nil && rec.Ended == o.why {
+					m.ended(o.key, o.subject, o.why)
 				}
 			}
 			if err == nil {
@@ -179,26 +190,25 @@ func (m *Manager) endThen(ctx context.Context, key string, why Reason, keepSeale
 				return
 			}
 		}
-		m.log.WarnContext(ctx, "session not ended: the store does not answer", "session", handle(key), "reason", string(why))
+		m.log.WarnContext(ctx, "session not ended: the store does not answer", "session", handle(o.key), "reason", string(o.why))
 	})
 	return false, err
 }
 
-func (m *Manager) endOnce(ctx context.Context, key string, why Reason, keepSealed bool, index []IndexEntry) (bool, error) {
+func (m *Manager) endOnce(ctx context.Context, o ordered) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
-	ended, err := m.o.Store.End(ctx, key, why, keepSealed, index)
+	ended, err := m.o.Store.End(ctx, o.key, o.why, o.keepSealed, o.index)
 	if err != nil && !errors.Is(err, ErrNone) {
-		return false, unavailable(fmt.Sprintf("end session %s", handle(key)), err)
+		return false, unavailable(fmt.Sprintf("end session %s", handle(o.key)), err)
 	}
-	subject := m.subjectOf(key)
-	if !isGrant(key) {
-		m.ends.put(key, end{why, keepSealed, index}, m.o.Now(), true)
-		m.rotations.drop(key)
+	if !isGrant(o.key) {
+		m.ends.put(o.key, end{o.why, o.keepSealed, o.index}, m.o.Now(), true)
+		m.rotations.drop(o.key)
 	}
-	m.markEnded(key, why, keepSealed)
+	m.markEnded(o.key, o.why, o.keepSealed)
 	if ended {
-		m.ended(key, subject, why)
+		m.ended(o.key, o.subject, o.why)
 	}
 	return ended, nil
 }

@@ -38,6 +38,33 @@ func (e *endings) take() []session.Ending {
 	return all
 }
 
+// A replica that never saw a session tells whose it was all the same when it ends it by the index: the audit log must name people.
+func TestAnEndByTheIndexTellsWhose(t *testing.T) {
+	for name, end := range map[string]func(f *fixture, s *session.Session) error{
+		"by its id": func(f *fixture, s *session.Session) error {
+			_, err := f.EndID(t.Context(), s.ID(), session.Match{}, session.ReasonAdmin)
+			return err
+		},
+		"by user": func(f *fixture, s *session.Session) error {
+			_, err := f.EndMatching(t.Context(), session.Match{User: s.Identity.User}, session.ReasonAdmin)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			told := &endings{}
+			f := replica(t, nil, told.hear)
+			s, _ := f.signIn(f.grant(30*time.Minute), session.CreateOptions{})
+			if err := end(replica(t, f.store, told.hear), s); err != nil {
+				t.Fatal(err)
+			}
+			want := []session.Ending{{Handle: s.Handle(), Provider: "main", Subject: alice, Reason: session.ReasonAdmin}}
+			if diff := cmp.Diff(told.take(), want); diff != "" {
+				t.Errorf("told (-got +want):\n%s", diff)
+			}
+		})
+	}
+}
+
 // Issue 4, item 8: whatever ends a session is told, with its reason, exactly once, however often the cookie comes again.
 func TestEveryEndIsToldOnce(t *testing.T) {
 	told := &endings{}
