@@ -178,7 +178,7 @@ func (p *Proxy) signInFailed(x *exchange, at attempt, err error) {
 	switch {
 	case errors.Is(err, errNotStored):
 		x.Header().Set("Retry-After", "5")
-		p.notice(x, http.StatusServiceUnavailable, noticeStoreDown, again)
+		p.notice(x, http.StatusServiceUnavailable, noticeNotStored, again)
 	case errors.As(err, &refused) && slices.Contains(refusals, refused.Code):
 		p.notice(x, http.StatusForbidden, noticeRefused, again)
 	case errors.As(err, &refused) && (refused.Code == "temporarily_unavailable" || refused.Code == "server_error"), unavailable(err):

@@ -106,8 +106,13 @@ func TestA180_StoreDownIs503AndKeepsTheCookie(t *testing.T) {
 	if a := s.Browser().Step("/"); a.StatusCode != http.StatusSeeOther {
 		t.Errorf("a stranger: %s", a.Status)
 	}
-	if a := s.Browser().Go("/"); a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.Text, "rd=%2F") {
-		t.Errorf("a sign-in: %s", a.Status)
+	a := s.Browser().Go("/page?x=1")
+	if a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.Text, "rd=%2Fpage%3Fx%3D1") {
+		t.Errorf("a sign-in: %s\n%s", a.Status, a.Text)
+	}
+	// Nobody is told that they are signed in who is not.
+	if !strings.Contains(a.Text, "You could not be signed in") || strings.Contains(a.Text, "You are not signed out") {
+		t.Errorf("a sign-in: %s", a.Text)
 	}
 	store.down.Store(false)
 	b.Go("/").Received(t)

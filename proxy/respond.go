@@ -111,6 +111,8 @@ var (
 		text: "You are not signed out, but your session cannot be prolonged at the moment. Please try again shortly."}
 	noticeStoreDown = words{code: "store_unavailable", title: "Your session cannot be checked at the moment",
 		text: "You are not signed out. Please try again shortly."}
+	noticeNotStored = words{code: "store_unavailable", title: "You could not be signed in",
+		text: "Signing in is not possible at the moment, because the session store does not answer. Please try again shortly."}
 	noticeNotSignedOut = words{code: "store_unavailable", title: "You are not signed out yet",
 		text: "Your session could not be ended, because the session store does not answer. Please try again."}
 	noticeNotEnded = words{code: "store_unavailable", title: "Not ended yet",
