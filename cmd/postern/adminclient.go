@@ -174,6 +174,8 @@ type adminProblem struct {
 	Code   string `json:"code"`
 	Detail string `json:"detail"`
 	Ended  int    `json:"ended"`
+	// RequestID is in the problems of the listener for people alone.
+	RequestID string `json:"request_id"`
 }
 
 func (p *adminProblem) Error() string { return printable(p.Detail) }
@@ -206,12 +208,25 @@ func (c *adminClient) do(ctx context.Context, method, target string, out any) er
 	}
 	p := &adminProblem{}
 	if err := json.NewDecoder(bytes.NewReader(body)).Decode(p); err == nil && p.Code != "" {
-		return p
+		return c.refused(p)
 	}
 	if resp.StatusCode == http.StatusNotFound {
 		return fmt.Errorf("there is no sessions API at %s; the running Postern needs server.admin: {token: {file: PATH}}", c.base)
 	}
 	return fmt.Errorf("%s answers %s", c.base, resp.Status)
+}
+
+// refused says what to do about a problem where the listener's own words are for those who call it by hand.
+func (c *adminClient) refused(p *adminProblem) error {
+	switch {
+	case p.RequestID != "":
+		return fmt.Errorf("%s is not the admin listener of Postern, but where people come in; name server.admin_listen's address", c.base)
+	case p.Code == "token_required" && c.token == "":
+		return fmt.Errorf("%s asks for server.admin.token: name its file with --token-file, or the configuration with --config", c.base)
+	case p.Code == "token_required":
+		return fmt.Errorf("%s refuses this token: it is not the server.admin.token of the Postern that runs there", c.base)
+	}
+	return p
 }
 
 // unreached says what to look at when there was no answer.

@@ -92,7 +92,7 @@ func TestSessionsAreListedAndEndedFromTheCommandLine(t *testing.T) {
 }
 
 func TestSessionsCommandSaysWhyItIsRefused(t *testing.T) {
-	_, at := adminStack(t)
+	s, at := adminStack(t)
 	other := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(other, []byte("wrong-canary"), 0o600); err != nil {
 		t.Fatal(err)
@@ -105,8 +105,9 @@ func TestSessionsCommandSaysWhyItIsRefused(t *testing.T) {
 		args []string
 		want string
 	}{
-		"wrong token":    {[]string{"--admin", at[1], "--token-file", other}, "server.admin.token"},
-		"no token":       {[]string{"--admin", at[1]}, "server.admin.token"},
+		"wrong token":    {[]string{"--admin", at[1], "--token-file", other}, "refuses this token"},
+		"no token":       {[]string{"--admin", at[1]}, "--token-file"},
+		"people's side":  {append([]string{"--admin", s.URL}, at[2:]...), "is not the admin listener"},
 		"no API":         {[]string{"--admin", closed.URL}, "there is no sessions API"},
 		"provider":       {append([]string{"--provider", "x"}, at...), "none of the configuration's"},
 		"not Postern":    {[]string{"--admin", strange.URL, "--token-file", at[3]}, "answers 302"},
