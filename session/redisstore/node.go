@@ -193,6 +193,8 @@ type replicas struct {
 	counted atomic.Int64 // Unix ms; 0: never
 	behind  atomic.Bool  // the last answer came short
 	asking  atomic.Bool  // one write asks, while behind
+
+	refused atomic.Pointer[error] // why they cannot be counted; nil: they can
 }
 
 // toAsk is how many replicas are to be asked for a write, at most want, or -1: there may be some, but they are not to be asked now. done
@@ -211,9 +213,11 @@ func (n *node) toAsk(ctx context.Context, want int) (ask int, done func(got int)
 		switch {
 		case err == nil:
 			r.online.Store(int32(strings.Count(info, ",state=online,")))
+			r.refused.Store(nil)
 			r.counted.Store(now)
 		case errors.As(err, new(redis.Error)): // it may not be asked
 			r.online.Store(-1)
+			r.refused.Store(&err)
 			r.counted.Store(now)
 		}
 	}

@@ -171,19 +171,24 @@ func (s *Store) pipeline(ctx context.Context, to way, calls []call, wait Wait, w
 	}
 	done(got)
 	if got < ask || ask < 0 {
-		s.notConfirmed(ctx, confirmed)
+		s.notConfirmed(ctx, to.node, confirmed)
 	}
 	return replies, nil
 }
 
 // notConfirmed counts a write that too few replicas have, and warns once a minute.
-func (s *Store) notConfirmed(ctx context.Context, answer *redis.Cmd) {
+func (s *Store) notConfirmed(ctx context.Context, from *node, answer *redis.Cmd) {
 	n := s.unconfirmed.Add(1)
 	now, last := time.Now().Unix(), s.warned.Load()
 	if now-last < 60 || !s.warned.CompareAndSwap(last, now) {
 		return
 	}
 	attrs := []any{"count", n}
+	if refused := from.replicas.refused.Load(); refused != nil {
+		s.log.WarnContext(ctx, "redis does not let its replicas be counted, so that none is asked to confirm writes; a failover could lose them",
+			append(attrs, "err", s.secrets.redact(*refused))...)
+		return
+	}
 	if answer != nil && answer.Err() != nil {
 		attrs = append(attrs, "err", s.secrets.redact(answer.Err()))
 	}

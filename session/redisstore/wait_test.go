@@ -130,7 +130,9 @@ func TestForbiddenToAskReplicas(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
 	for _, forbidden := range []string{"-info", "-wait"} {
 		permit(t, []*redistest.Server{server}, forbidden)
+		var log bytes.Buffer
 		s := newStore(t, nil, redisstore.Options{
+			Log: slog.New(slog.NewTextHandler(&log, nil)),
 			URL: "redis://postern:pw@" + server.Address(), KeyPrefix: "p:" + forbidden + ":", Wait: redisstore.Wait{Replicas: 1, Timeout: patient},
 		})
 		for i := range 3 {
@@ -138,6 +140,10 @@ func TestForbiddenToAskReplicas(t *testing.T) {
 		}
 		if got, want := s.Status().Unconfirmed, map[string]uint64{"-info": 3, "-wait": 0}[forbidden]; got != want { // without a replica there is nobody to ask
 			t.Errorf("%s: %d writes are not confirmed, want %d", forbidden, got, want)
+		}
+		// What is missing is a permission, not a replica: whoever runs this must not look for the latter.
+		if said := strings.Contains(log.String(), "counted") && strings.Contains(log.String(), "NOPERM"); said != (forbidden == "-info") || strings.Contains(log.String(), "did not confirm") {
+			t.Errorf("%s: the log says\n%s", forbidden, log.String())
 		}
 	}
 }
