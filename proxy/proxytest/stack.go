@@ -134,6 +134,9 @@ func (s *Stack) start(o Options) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Proxy.Run(ctx) }()
 	s.Proxy.Listening()
+	if o.Provider == nil && o.Transport == nil {
+		s.awaitDiscovery()
+	}
 	s.stop = sync.OnceFunc(func() {
 		s.server.CloseClientConnections()
 		s.server.Close()
@@ -146,6 +149,24 @@ func (s *Stack) start(o Options) {
 		<-done
 	})
 	s.t.Cleanup(s.stop)
+}
+
+// awaitDiscovery waits until the provider corp, if there is one, is discovered: on a busy machine that may take longer than a request waits
+// for it. A test about a provider that does not answer brings its own.
+func (s *Stack) awaitDiscovery() {
+	late := time.Now().Add(20 * time.Second)
+	for {
+		w := httptest.NewRecorder()
+		s.Proxy.Admin().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+		var body struct{ Providers map[string]string }
+		if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
+			s.t.Fatalf("readyz: %v", err)
+		}
+		if problem, ok := body.Providers["corp"]; !ok || problem == "ok" || time.Now().After(late) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Stop ends Postern; the rest of the stack goes on.
