@@ -27,7 +27,8 @@ func logoutClaims() map[string]any {
 
 const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 
-// TestLogoutTokenClaims tries one change of a good logout token at a time: S38, L12, A84 and the -rp-backchannel tests of section 1.
+// TestLogoutTokenClaims tries one change of a good logout token at a time: S38, L12, A84 and the -rp-backchannel tests of section 1. What the
+// library refuses, too, is refused in our words: our own check is not to be the one that is missing.
 func TestLogoutTokenClaims(t *testing.T) {
 	in := func(d time.Duration) int64 { return today.Add(d).Unix() }
 	null := json.RawMessage("null")
@@ -50,9 +51,9 @@ func TestLogoutTokenClaims(t *testing.T) {
 		{"events is a list", object{"events": []any{logoutEvent}}, "events"},
 		{"events is a string", object{"events": logoutEvent}, "events"},
 		{"events in another spelling", object{"events": absent, "Events": object{logoutEvent: object{}}}, "events"},
-		{"with-nonce", object{"nonce": "n"}, "nonce"},
-		{"nonce empty", object{"nonce": ""}, "nonce"},
-		{"nonce null", object{"nonce": null}, "nonce"},
+		{"with-nonce", object{"nonce": "n"}, "as ID tokens do"},
+		{"nonce empty", object{"nonce": ""}, "as ID tokens do"},
+		{"nonce null", object{"nonce": null}, "as ID tokens do"},
 		{"nonce in another spelling", object{"Nonce": "n"}, "nonce"},
 		{"wrong-aud", object{"aud": "wikiINVALID"}, "aud"},
 		{"no aud", object{"aud": absent}, "aud"},
@@ -61,9 +62,9 @@ func TestLogoutTokenClaims(t *testing.T) {
 		{"aud with a trusted one", object{"aud": []string{"wiki", "friend"}}, ""},
 		{"aud of a trusted one alone", object{"aud": "friend"}, "aud"},
 		{"aud of objects", object{"aud": []any{object{"wiki": 1}}}, "aud"},
-		{"wrong-iss", object{"iss": scriptIssuer + "INVALID"}, "iss"},
-		{"iss with a slash", object{"iss": scriptIssuer + "/"}, "iss"},
-		{"no iss", object{"iss": absent}, "iss"},
+		{"wrong-iss", object{"iss": scriptIssuer + "INVALID"}, "iss is missing or another"},
+		{"iss with a slash", object{"iss": scriptIssuer + "/"}, "iss is missing or another"},
+		{"no iss", object{"iss": absent}, "iss is missing or another"},
 		{"iss also in another spelling", object{"isſ": "https://evil.example"}, "issued by a different provider"},
 		{"expired within leeway", object{"exp": in(-59 * time.Second)}, ""},
 		{"expired", object{"exp": in(-60 * time.Second)}, "expired"},
@@ -77,8 +78,8 @@ func TestLogoutTokenClaims(t *testing.T) {
 		{"iat of yesterday", object{"iat": in(-24*time.Hour - time.Minute)}, ""},
 		{"older iat", object{"iat": in(-24*time.Hour - 61*time.Second)}, "iat"},
 		{"nbf ahead", object{"nbf": in(2 * time.Minute)}, "nbf"},
-		{"no jti (V-24)", object{"jti": absent}, "jti"},
-		{"jti null", object{"jti": null}, "jti"},
+		{"no jti (V-24)", object{"jti": absent}, "jti is missing"},
+		{"jti null", object{"jti": null}, "jti is missing"},
 		{"jti empty", object{"jti": ""}, "jti"},
 		{"jti number", object{"jti": 7}, "jti"},
 		{"jti of 1 KiB", object{"jti": strings.Repeat("j", 1<<10)}, ""},
