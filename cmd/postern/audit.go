@@ -67,7 +67,9 @@ func (w *auditWriter) Write(line []byte) (int, error) {
 	select {
 	case w.lines <- bytes.Clone(line):
 	default:
-		w.lost.Add(1)
+		if w.lost.Add(1) == 1 { // run tells how many, once its disk goes on; while that hangs it can tell nothing
+			w.log.Error("audit log", "error", "lines are lost: they wait for a disk or reader that is too slow, or hangs")
+		}
 	}
 	return len(line), nil
 }

@@ -130,6 +130,9 @@ func TestAuditLogOnAHangingDiskStopsNoRequestAndTakesBoundedMemory(t *testing.T)
 		if len(w.lines) > auditQueue {
 			t.Errorf("%d lines wait", len(w.lines))
 		}
+		if n := strings.Count(complaints.String(), "are lost"); n != 1 {
+			t.Errorf("%d complaints while it hangs: %s", n, complaints)
+		}
 		close(disk.free)
 		w.close()
 		if disk.n < auditQueue || !strings.Contains(complaints.String(), "lines_lost=") {
