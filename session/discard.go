@@ -20,6 +20,46 @@ func (m *Manager) discard(ctx context.Context, key string, why Reason, t Tokens)
 	}
 }
 
+// discardFound discards the refresh token of a session that has just ended without its cookie, where the deployment's keys open it. It is read
+// from behind the tombstone: a refresh may have changed it since the session was found.
+func (m *Manager) discardFound(ctx context.Context, key string) {
+	if m.o.Discarded == nil {
+		return
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
+	defer cancel()
+	if m.discardKnown(limited, key) == nil {
+		return
+	}
+	m.spawn(ctx, rewriteLimit, func(ctx context.Context) {
+		for wait := rewritePause; sleep(ctx, wait); wait = min(2*wait, rewritePauseMax) {
+			if m.discardKnown(ctx, key) == nil {
+				return
+			}
+		}
+	})
+}
+
+// discardKnown is one try of discardFound.
+func (m *Manager) discardKnown(ctx context.Context, key string) error {
+	rec, err := m.o.Store.Get(ctx, key)
+	if errors.Is(err, ErrNone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a, _, ok := m.openAbout(key, rec.Sealed)
+	if rec.Ended == "" || !ok {
+		return nil
+	}
+	was, err := m.strip(ctx, key)
+	if err == nil && was {
+		m.discard(ctx, key, rec.Ended, Tokens{Refresh: a.Refresh.token(), Scope: a.Scope})
+	}
+	return err
+}
+
 // discardGrant discards the tokens that the sessions of subject share, if none of them lives.
 func (m *Manager) discardGrant(ctx context.Context, subject string, why Reason) {
 	keys := m.grantKeys(m.o.Issuer, subject)

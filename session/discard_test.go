@@ -194,6 +194,29 @@ func TestRefreshTokenIsKnownWithoutItsCookie(t *testing.T) {
 	}
 }
 
+// A refresh that is stored between the look at a session and its end brings another token: that one is discarded.
+func TestRefreshBeforeTheEndIsDiscarded(t *testing.T) {
+	b := &bin{}
+	f := replica(t, nil, b.options(true))
+	_, h := f.signIn(f.grant(time.Hour), session.CreateOptions{})
+	p := f.provider(time.Hour)
+	other := replica(t, f.store, b.options(true))
+	other.store.set(func(op string) error {
+		if op == "end" {
+			if _, err := f.Refresh(t.Context(), f.mustLoad(h), p.refresh); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	}, nil)
+	if n, err := other.EndMatching(t.Context(), session.Match{Subject: alice}, session.ReasonAdmin); n != 1 || err != nil {
+		t.Fatalf("ended %d, %v", n, err)
+	}
+	if got := b.got(); len(got) != 1 || got[0].Tokens.Refresh != "refresh-1" {
+		t.Errorf("discarded %+v", got)
+	}
+}
+
 // Without it, the keys of the deployment open no token.
 func TestRefreshTokenIsNotKnownUnlessAskedFor(t *testing.T) {
 	b := &bin{}

@@ -136,8 +136,7 @@ func (m *Manager) endFound(ctx context.Context, f *found, why Reason) (bool, err
 		}
 		return m.endThen(ctx, ordered{f.Handle, f.Subject, why, !f.Shares, index}, func() { m.unsealKnown(ctx, s) })
 	}
-	tokens := Tokens{Refresh: f.Refresh.token(), Scope: f.Scope}
-	return m.endThen(ctx, ordered{f.Handle, f.Subject, why, false, index}, func() { m.discard(ctx, f.Handle, why, tokens) })
+	return m.endThen(ctx, ordered{f.Handle, f.Subject, why, m.o.Discarded != nil, index}, func() { m.discardFound(ctx, f.Handle) })
 }
 
 // ordered is an end that is to be written.
