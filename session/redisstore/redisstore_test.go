@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -456,6 +457,41 @@ func TestUserOfURL(t *testing.T) {
 	foreign := newStore(t, server, redisstore.Options{URL: "redis://postern:pw@" + server.Address(), KeyPrefix: "other:"})
 	if _, err := foreign.Get(t.Context(), "k"); !errors.Is(err, session.ErrUnavailable) {
 		t.Errorf("get of another's key: %v, want refused", err)
+	}
+}
+
+// A connection that was cut does not say why, so the log says what is wrong with the next one too; but not again and again.
+func TestLostNoticesAreLoggedWithTheirCause(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{Password: "first"})
+	u, _ := url.Parse(server.URL())
+	u.User = nil
+	name := filepath.Join(t.TempDir(), "log")
+	file, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	s := newStore(t, server, redisstore.Options{
+		URL: u.String(), Password: func() (string, error) { return "first", nil }, Log: slog.New(slog.NewTextHandler(file, nil)),
+	})
+	_, gaps := watch(t, s)
+	<-gaps
+	for _, command := range [][]any{{"CONFIG", "SET", "requirepass", "second"}, {"CLIENT", "KILL", "TYPE", "pubsub"}} {
+		if err := server.Client().Do(t.Context(), command...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func() string {
+		log, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(log)
+	}
+	eventually(t, "the log says that the password is wrong", func() bool { return strings.Contains(read(), "WRONGPASS") })
+	time.Sleep(500 * time.Millisecond) // some more attempts
+	if n := strings.Count(read(), "interrupted"); n != 2 {
+		t.Errorf("the log says it %d times, want the cut and its cause:\n%s", n, read())
 	}
 }
 

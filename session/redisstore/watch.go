@@ -37,7 +37,8 @@ const (
 // as it does not arrive there is a gap every second.
 func (s *Store) Watch(ctx context.Context, changed func(key string), gap func(listening bool)) error {
 	wait := minWait
-	for broken := false; ; broken = true {
+	failures, said := 0, ""
+	for {
 		heard, err := s.subscribe(ctx, changed, gap)
 		if ctx.Err() != nil {
 			return nil
@@ -50,8 +51,11 @@ func (s *Store) Watch(ctx context.Context, changed func(key string), gap func(li
 		if heard {
 			gap(false)
 			wait = minWait
+			failures, said = 0, ""
 		}
-		if heard || !broken {
+		// A connection that was cut seldom says why; the first one that fails after it does.
+		if failures++; failures <= 2 && err.Error() != said {
+			said = err.Error()
 			s.log.WarnContext(ctx, "session notices interrupted", "err", s.unavailable("watch", err))
 		}
 		v := s.servers.now.Load()
