@@ -29,6 +29,7 @@ type field struct {
 	later     bool     // the key itself is not
 	multiline bool     // a text may hold line breaks
 	script    bool     // a text is an expression
+	forms     string   // what else may stand there beside a word, in one phrase with the words
 }
 
 // custom is a type with a form of its own, such as "a word or a mapping".

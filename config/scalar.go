@@ -90,6 +90,9 @@ func (d *decoder) text(path string, n ast.Node, v reflect.Value, f field) {
 	}
 	if len(f.oneOf) > 0 && !slices.Contains(f.oneOf, text) {
 		mend := "Write one of: " + strings.Join(slices.DeleteFunc(slices.Clone(f.oneOf), func(w string) bool { return slices.Contains(f.laterWord, w) }), ", ")
+		if f.forms != "" {
+			mend = "Write " + f.forms
+		}
 		if near := nearest(text, f.oneOf); near != "" && !strings.Contains(d.src.marks[path].text, "${") {
 			mend = "Did you mean " + near + "?"
 		}

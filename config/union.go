@@ -118,6 +118,7 @@ func (d *decoder) word(path string, n ast.Node, f field, want string) string {
 		d.fail(path, n, "must be "+want+", but is "+kind(n), "Write one of these")
 		return ""
 	}
+	f.forms = want
 	var text string
 	d.text(path, n, reflect.ValueOf(&text).Elem(), f)
 	if d.src.failed[path] || !slices.Contains(f.oneOf, text) {

@@ -263,14 +263,14 @@ func (v *validator) noTLS(r *Redis, why, mend string) {
 
 // redisServers checks what goes with sentinel and cluster.
 func (v *validator) redisServers(at string, r *Redis) {
-	list, addresses := at+".cluster.addresses", []string(nil)
+	list, addresses, port := at+".cluster.addresses", []string(nil), 6379
 	if r.Cluster != nil {
 		addresses = r.Cluster.Addresses
 		if r.Database != 0 {
 			v.shown(at+".database", "is not in a cluster, which has 0 alone", "Leave it out; key_prefix keeps deployments apart")
 		}
 	} else {
-		list, addresses = at+".sentinel.addresses", r.Sentinel.Addresses
+		list, addresses, port = at+".sentinel.addresses", r.Sentinel.Addresses, 26379
 		if r.Sentinel.Master == "" || strings.ContainsFunc(r.Sentinel.Master, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
 			v.err(at+".sentinel.master", "is not the name of a master", "Write the name that the sentinels monitor, such as mymaster")
 		}
@@ -282,7 +282,7 @@ func (v *validator) redisServers(at string, r *Redis) {
 		}
 	}
 	if len(addresses) == 0 {
-		v.err(list, "is empty", `Write some, such as ["redis-1:6379", "redis-2:6379"]`)
+		v.err(list, "is empty", fmt.Sprintf(`Write some, such as ["redis-1:%d", "redis-2:%[1]d"]`, port))
 	}
 	for i, a := range addresses {
 		if a == "" || !isHostPort(a) {
