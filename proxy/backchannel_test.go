@@ -514,25 +514,33 @@ func TestBackChannelLogoutWhileTheProviderIsDown(t *testing.T) {
 func TestS39_BackChannelLogoutRevokesRefreshTokens(t *testing.T) {
 	for _, tt := range []struct {
 		name, scopes, session string
+		known                 bool // to this process, before the order comes
 		revoked               bool // at once
 		later                 bool // when the cookie comes
 	}{
-		{"when the cookie comes", "[openid]", "{}", false, true},
-		{"at once", "[openid]", "{revoke_without_cookie: true}", true, true},
-		{"offline access", "[openid, offline_access]", "{revoke_without_cookie: true}", false, false},
-		{"offline access, when the cookie comes", "[openid, offline_access]", "{}", false, false},
+		{"of a session that is known here", "[openid]", "", true, true, true},
+		{"when the cookie comes", "[openid]", "", false, false, true},
+		{"at once", "[openid]", ", revoke_without_cookie: true", false, true, true},
+		{"offline access", "[openid, offline_access]", ", revoke_without_cookie: true", false, false, false},
+		{"offline access, known here", "[openid, offline_access]", "", true, false, false},
+		{"offline access, when the cookie comes", "[openid, offline_access]", "", false, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := proxytest.New(t, proxytest.Options{Config: `
+			o := proxytest.Options{Env: map[string]string{"KEY": seal.NewKey()}, Config: `
 server: {listen: "${LISTEN}"}
-session: ` + tt.session + `
+session: {keys: ["${KEY}"]` + tt.session + `}
 providers:
   corp: {issuer: "${ISSUER}", client_id: wiki, client_secret: canary-client-secret, scopes: ` + tt.scopes + `}
 routes:
   - upstream: ${UPSTREAM}
-`})
+`}
+			s := proxytest.New(t, o)
 			b := s.Browser()
 			b.Go("/").Received(t)
+			if !tt.known {
+				s.Restart(o)
+				b = b.At(s)
+			}
 			wantOrder(t, orderLogout(t, s, s.Provider.LogoutToken("wiki", "alice", "", nil)), http.StatusOK)
 			if tt.revoked {
 				proxytest.Eventually(t, func() bool { return s.Provider.Calls(idptest.Revoke) > 0 })
