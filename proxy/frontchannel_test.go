@@ -25,6 +25,7 @@ func TestFrontChannelLogoutEndsTheSession(t *testing.T) {
 	s.Provider.MutateMetadata(func(m map[string]any) {
 		m["authorization_endpoint"] = strings.Replace(m["authorization_endpoint"].(string), "127.0.0.1", "localhost", 1)
 	})
+	s.Restart(proxytest.Options{}) // and learn it
 	sid := recordSIDs(s)
 	b, other := s.Browser(), s.Browser()
 	b.Go("/").Received(t)
