@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"postern/proxy/expr"
 	"postern/session"
 )
 
@@ -110,7 +111,7 @@ func (c *claim) holds(s *session.Session) bool {
 	if text, ok := s.Extra[c.path]; ok {
 		v = text
 	} else {
-		v = lookup(s.Claims, c.path)
+		v = expr.Lookup(s.Claims, c.path)
 	}
 	list, ok := v.([]any)
 	if !ok {
@@ -151,45 +152,6 @@ func textOf(v any) (string, bool) {
 		return strconv.FormatFloat(f, 'g', -1, 64), true
 	}
 	return "", false
-}
-
-// lookup follows a path: the names of members with dots between them. A name may hold dots itself; the longest that is there counts,
-// so that https://example.com/groups is found.
-func lookup(c map[string]any, path string) any {
-	if v := c[path]; v != nil {
-		return v
-	}
-	for i := strings.LastIndexByte(path, '.'); i > 0; i = strings.LastIndexByte(path[:i], '.') {
-		switch v := c[path[:i]].(type) {
-		case nil:
-			continue
-		case map[string]any:
-			return lookup(v, path[i+1:])
-		case []any:
-			return collect(v, path[i+1:])
-		}
-		return nil
-	}
-	return nil
-}
-
-// collect follows a path from each object of a list.
-func collect(list []any, path string) any {
-	var all []any
-	for _, e := range list {
-		object, ok := e.(map[string]any)
-		if !ok {
-			continue
-		}
-		switch v := lookup(object, path).(type) {
-		case nil:
-		case []any:
-			all = append(all, v...)
-		default:
-			all = append(all, v)
-		}
-	}
-	return all
 }
 
 // firstNames are the names with which a path can begin: a.b.c is the claim a, or a.b, or all of it.

@@ -174,7 +174,7 @@ func (scope) Parent() interpreter.Activation { return nil }
 // value applies a rule: nil where there is nothing. Its errors do not hold what was computed with.
 func (r rule) value(ctx context.Context, c claims) (any, error) {
 	if r.program == nil {
-		return lookup(c, r.path), nil
+		return expr.Lookup(c, r.path), nil
 	}
 	out, err := r.program.Eval(ctx, scope(c))
 	if errors.Is(err, expr.ErrCost) {
@@ -184,48 +184,6 @@ func (r rule) value(ctx context.Context, c claims) (any, error) {
 		return nil, errors.New("its expression failed: something that it uses is missing, or of another type")
 	}
 	return native(out)
-}
-
-// lookup follows a path: the names of members with dots between them. A name may hold dots itself; the longest that is there counts,
-// so that https://example.com/groups is found. Through a list it collects what is found in each of its objects.
-func lookup(c map[string]any, path string) any {
-	if v := c[path]; v != nil {
-		return v
-	}
-	for i := strings.LastIndexByte(path, '.'); i > 0; i = strings.LastIndexByte(path[:i], '.') {
-		switch v := c[path[:i]].(type) {
-		case nil:
-			continue
-		case map[string]any:
-			return lookup(v, path[i+1:])
-		case []any:
-			return collect(v, path[i+1:])
-		}
-		return nil
-	}
-	return nil
-}
-
-// collect follows a path from each object of a list. Nil where none has it.
-func collect(list []any, path string) any {
-	var all []any
-	for _, e := range list {
-		object, ok := e.(map[string]any)
-		if !ok {
-			continue
-		}
-		switch v := lookup(object, path).(type) {
-		case nil:
-		case []any:
-			all = append(all, v...)
-		default:
-			all = append(all, v)
-		}
-	}
-	if all == nil {
-		return nil
-	}
-	return all
 }
 
 // native makes what an expression yields into what JSON would hold. What cannot name anything is false within a list, and an error
