@@ -2,10 +2,9 @@ package expr
 
 import "strings"
 
-// Lookup follows a path through claims: the names of members with dots between them. A name may hold dots itself; the longest that is there
-// counts,
-// so that https://example.com/groups is found. Through a list it collects what is found in each of its objects. Nil where there
-// is nothing.
+// Lookup follows a path through claims: the names of members with dots between them. A name may hold dots itself; the longest that is
+// there counts, so that https://example.com/groups is found. Through a list it collects what is found in each of its objects. Nil
+// where there is nothing.
 func Lookup(c map[string]any, path string) any {
 	if v := c[path]; v != nil {
 		return v
