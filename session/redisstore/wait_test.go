@@ -96,6 +96,7 @@ func TestReplicaBehindFailsNoWrite(t *testing.T) {
 	o.PoolSize = 4
 	s := newStore(t, master, o)
 	mustCreate(t, s, "k")
+	before := s.Status().Unconfirmed // on a busy machine
 	replica.Pause()
 	start := time.Now()
 	mustCreate(t, s, "first")
@@ -111,7 +112,7 @@ func TestReplicaBehindFailsNoWrite(t *testing.T) {
 	if took := time.Since(start); took > 100*200*time.Millisecond/4 {
 		t.Errorf("100 writes took %v: they waited on all connections", took)
 	}
-	if got := s.Status().Unconfirmed; got != 101 {
+	if got := s.Status().Unconfirmed - before; got != 101 {
 		t.Errorf("%d writes count as not confirmed, want 101", got)
 	}
 	replica.Resume()
@@ -120,7 +121,7 @@ func TestReplicaBehindFailsNoWrite(t *testing.T) {
 		mustCreate(t, s, fmt.Sprint("later", before, time.Now()))
 		return s.Status().Unconfirmed == before
 	})
-	if n := strings.Count(log.String(), "did not confirm"); n != 1 {
+	if n := strings.Count(log.String(), "did not confirm"); n != 1 { // at most once a minute
 		t.Errorf("the log says it %d times:\n%s", n, log.String())
 	}
 }
