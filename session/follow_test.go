@@ -507,11 +507,11 @@ func heapInUse() int64 {
 func TestStreamsFollowASharedGrantToItsNewName(t *testing.T) {
 	r := ring(t)
 	inBubble(t, func(o *session.Options) { o.SharedGrant, o.Ring = true, r }, func(t *testing.T, a, b *fixture) {
-		s, h := a.signIn(a.grant(time.Hour), session.CreateOptions{})
+		_, h := a.signIn(a.grant(time.Hour), session.CreateOptions{})
 		st := b.open(b.mustLoad(h), nil)
 		time.Sleep(6 * time.Minute)
 		replace(t, r, newKey, ringKey)
-		s = a.mustLoad(h)
+		s := a.mustLoad(h)
 		if a.Reseal(h) == nil {
 			t.Fatal("no cookie under the new key")
 		}
