@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -223,3 +224,40 @@ func wantsHTML(r *http.Request) bool {
 }
 
 func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
+
+// crossOriginUpgrade tells a WebSocket handshake that a page of another origin began. Browsers send cookies with it and no same-origin policy holds
+// it back, so with a session it is refused. Programs other than browsers send no Origin: they pass.
+func crossOriginUpgrade(r *http.Request, c clientInfo) bool {
+	if len(r.Header["Upgrade"]) == 0 {
+		return false
+	}
+	origins := r.Header["Origin"]
+	if len(origins) == 0 {
+		return false
+	}
+	scheme, host, ok := strings.Cut(origins[0], "://")
+	if len(origins) > 1 || !ok { // "null" among them
+		return true
+	}
+	switch {
+	case strings.EqualFold(scheme, "https"):
+	case strings.EqualFold(scheme, "http"):
+		if c.Scheme == "https" { // a page that anyone on the network could have written
+			return true
+		}
+	default:
+		return true
+	}
+	name, port := splitOrigin(host, defaultPort(strings.ToLower(scheme)))
+	// A proxy before us that speaks plain http to us without saying so leaves c.Scheme at http: then a page at https and its default port is taken
+	// for the same.
+	wantName, wantPort := splitOrigin(c.Host, defaultPort(strings.ToLower(scheme)))
+	return !strings.EqualFold(name, wantName) || port != wantPort || name == ""
+}
+
+func splitOrigin(host, fallback string) (name, port string) {
+	if n, p, err := net.SplitHostPort(host); err == nil {
+		return n, p
+	}
+	return strings.Trim(host, "[]"), fallback
+}

@@ -40,7 +40,7 @@
 // # The map
 //
 //	a request     load.go     cookie → ticket (cookie.go) → copy or store (cache.go) → time limits → Touch (touch.go)
-//	a token       refresh.go  due? → flight.go: lease → read again → note → exchange → write
+//	a token       refresh.go  due? → flight.go: lease → read again → note (lease.go) → exchange → write
 //	the ways in   create.go   index entries (index.go), the record (codec.go, about.go), the cookie
 //	the ways out  end.go      by cookie, by index, by id; ending.go tells them, discard.go hands on the tokens
 //	streams       follow.go   one watch for each session that streams need

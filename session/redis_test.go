@@ -212,7 +212,18 @@ func TestWithoutSubscriptionTheStoreIsAsked(t *testing.T) {
 		}
 	}
 	wait(true)
-	time.Sleep(time.Second)
+	refused := func() int { // subscriptions, by Redis
+		_, rest, _ := strings.Cut(redis.Info(t.Context(), "commandstats").Val(), "cmdstat_subscribe:")
+		_, rest, _ = strings.Cut(rest, "rejected_calls=")
+		n := 0
+		_, _ = fmt.Sscanf(rest, "%d", &n)
+		return n
+	}
+	for end := time.Now().Add(20 * time.Second); refused() < 3; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d refused subscriptions, want some", refused())
+		}
+	}
 	if !asked() {
 		t.Error("served from memory although no notices arrive")
 	}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -495,10 +496,27 @@ func TestLostNoticesAreLoggedWithTheirCause(t *testing.T) {
 		return string(log)
 	}
 	eventually(t, "the log says that the password is wrong", func() bool { return strings.Contains(read(), "WRONGPASS") })
-	time.Sleep(500 * time.Millisecond) // some more attempts
+	begun := accepted(t, server)
+	eventually(t, "it is tried some more times", func() bool { return accepted(t, server) >= begun+3 })
 	if n := strings.Count(read(), "interrupted"); n != 2 {
 		t.Errorf("the log says it %d times, want the cut and its cause:\n%s", n, read())
 	}
+}
+
+// accepted is how many connections the server has ever accepted.
+func accepted(t *testing.T, server *redistest.Server) int {
+	t.Helper()
+	for line := range strings.Lines(server.Client().Info(t.Context(), "stats").Val()) {
+		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "total_connections_received:"); ok {
+			count, err := strconv.Atoi(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return count
+		}
+	}
+	t.Fatal("redis does not tell its connections")
+	return 0
 }
 
 // A server that does not know AUTH quotes the password in its error.
