@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"postern/session/seal"
 )
 
@@ -25,13 +27,13 @@ const (
 	signInsInARowLife = time.Minute
 )
 
-// attempt is one sign-in under way.
+// attempt is one sign-in under way. What has a number is in its cookie; the numbers stay for good.
 type attempt struct {
-	ID       string   // 16 hex digits that sort by time
-	Secret   [32]byte // nonce and PKCE verifier are derived from it
-	Provider string
-	Count    int // sign-ins in a row before this one without a session arriving
-	ReturnTo string
+	ID       string   `cbor:"-"` // 16 hex digits that sort by time
+	Provider string   `cbor:"-"`
+	Secret   [32]byte `cbor:"1,keyasint"`           // nonce and PKCE verifier are derived from it
+	Count    int      `cbor:"2,keyasint,omitempty"` // sign-ins in a row before this one without a session arriving
+	ReturnTo string   `cbor:"3,keyasint"`
 }
 
 // attempts seals attempts into cookies and state parameters.
@@ -60,9 +62,12 @@ func (a *attempts) name(id string) string { return a.cookie.Name + id }
 func (a *attempts) set(x *exchange, pr *provider, at attempt) error {
 	var value string
 	for _, back := range []string{at.ReturnTo, pathOnly(at.ReturnTo), "/"} {
-		payload := append([]byte{byte(at.Count)}, at.Secret[:]...)
-		var err error
-		if value, err = a.ring.Seal(a.purpose(pr, x.origin.String()), append(payload, back...)); err != nil {
+		at.ReturnTo = back
+		payload, err := cbor.Marshal(at)
+		if err != nil {
+			return err
+		}
+		if value, err = a.ring.Seal(a.purpose(pr, x.origin.String()), payload); err != nil {
 			return err
 		}
 		if len(a.name(at.ID))+len(value) <= maxAttemptBytes {
@@ -106,11 +111,10 @@ func (a *attempts) makeRoom(x *exchange, size int) {
 func (a *attempts) find(x *exchange, pr *provider, id string) (attempt, error) {
 	for _, c := range x.r.CookiesNamed(a.name(id)) {
 		payload, _, err := a.ring.Open(a.purpose(pr, x.origin.String()), c.Value, attemptLifetime)
-		if err != nil || len(payload) < 1+32+1 {
+		at := attempt{ID: id, Provider: pr.name}
+		if err != nil || cbor.Unmarshal(payload, &at) != nil || at.ReturnTo == "" {
 			continue
 		}
-		at := attempt{ID: id, Provider: pr.name, Count: int(payload[0]), ReturnTo: string(payload[33:])}
-		copy(at.Secret[:], payload[1:33])
 		return at, nil
 	}
 	return attempt{}, errors.New("no cookie of this sign-in attempt")
