@@ -32,10 +32,12 @@ type Route struct {
 	Assertion *Assertion `yaml:"assertion" later:"yes"`
 	// Resource is the RFC 8707 resource that tokens are asked for.
 	Resource string `yaml:"resource" later:"yes"`
-	// CaseInsensitivePaths is for upstreams that fold the case of paths.
-	CaseInsensitivePaths bool `yaml:"case_insensitive_paths" later:"yes"`
-	// AllowEncodedSlash lets %2F through.
-	AllowEncodedSlash bool `yaml:"allow_encoded_slash" later:"yes"`
+	// CaseInsensitivePaths is for applications to which /Admin and /admin are one, such as those on Windows: path matches in any case, and
+	// expressions see request.path in lower case. Write it on every route to such an application.
+	CaseInsensitivePaths bool `yaml:"case_insensitive_paths"`
+	// AllowEncodedSlash lets paths with %2F through, which are refused otherwise: applications do not agree whether it separates segments. It
+	// does not here: /a%2Fb is one segment below /, and refused where another route covers /a/b. Expressions see %2F in request.path.
+	AllowEncodedSlash bool `yaml:"allow_encoded_slash"`
 	// StripPrefix takes this off the path.
 	StripPrefix string `yaml:"strip_prefix" later:"yes"`
 	// Preflight lets CORS preflights through to the application when it is pass: without session, identity or token.

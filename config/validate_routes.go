@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 func (v *validator) routes() {
@@ -363,9 +364,9 @@ func (v *validator) ties() {
 		if v.c.src.broken(at+".host") || v.c.src.broken(at+".path") || v.c.src.broken(at+".methods") {
 			continue
 		}
-		p := place{r.Host, strings.TrimSuffix(r.Path, "/")}
+		p := place{r.Host, FoldPath(strings.TrimSuffix(r.Path, "/"))}
 		for _, j := range first[p] {
-			if o := v.c.Routes[j]; sameMethods(o.Methods, r.Methods) {
+			if o := v.c.Routes[j]; samePath(o, r) && sameMethods(o.Methods, r.Methods) {
 				what := fmt.Sprintf("ties with the route in line %d: both match the same host, path and methods", v.c.src.at(fmt.Sprintf("routes[%d]", j)).line)
 				v.err(at, what, "Keep one, or tell them apart by host, path or methods; a slash at the end of the path means nothing")
 				break
@@ -373,6 +374,23 @@ func (v *validator) ties() {
 		}
 		first[p] = append(first[p], i)
 	}
+}
+
+// samePath tells whether some path is that of both routes, whose paths differ in case at most.
+func samePath(a, b Route) bool {
+	return a.CaseInsensitivePaths || b.CaseInsensitivePaths || strings.TrimSuffix(a.Path, "/") == strings.TrimSuffix(b.Path, "/")
+}
+
+// FoldPath is the one form of all paths that differ only in case, for [Route.CaseInsensitivePaths]: simple folding by Unicode, so that
+// what any application could take for the same letter is the same.
+func FoldPath(path string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return unicode.ToLower(least)
+	}, path)
 }
 
 // sameMethods tells whether neither route is more specific: both name no method, or a common one.

@@ -243,7 +243,8 @@ func sameSite(word string) http.SameSite {
 func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: programs.rule, bearer: p.appToken(c.Bearer.ClientCredentials),
 		headers: programs.headers, response: programs.response, token: cmp.Or(c.Bearer.Kind, "access_token"), keepAuthorization: c.Bearer.Kind == "",
-		unauthenticated: c.Unauthenticated, preflight: c.Preflight == "pass", cors: c.CORS, allowedOrigins: c.AllowedOrigins, activity: c.Activity != "none"}
+		unauthenticated: c.Unauthenticated, preflight: c.Preflight == "pass", cors: c.CORS, allowedOrigins: c.AllowedOrigins, activity: c.Activity != "none",
+		anyCase: c.CaseInsensitivePaths, encodedSlash: c.AllowEncodedSlash}
 	if c.CSRF != "" {
 		if rt.csrf, err = p.crossSiteGuard(c); err != nil {
 			return err
@@ -256,7 +257,7 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	if len(c.Upstream) > 0 {
 		rt.upstream, err = newUpstream(upstreamOptions{
 			URL: c.Upstream[0], Ours: p.ours, Forwarding: p.forwarding, Streams: p.streams, HSTS: p.hsts, Fail: p.upstreamFailed, Log: p.log,
-			Strip: p.ownHeaders,
+			Strip: p.ownHeaders, EncodedSlash: c.AllowEncodedSlash,
 		})
 		if err != nil {
 			return err
@@ -386,7 +387,7 @@ func (p *Proxy) Redirect() http.Handler {
 		origin := p.originOf(host)
 		known := p.routes.namesHost(host) || p.public && hostname(p.origin.Host) == hostname(host)
 		path, query, err := requestTarget(r)
-		if !known || origin == nil || origin.Scheme != "https" || err != nil || refusedMethod(r) || ambiguousPath(path) != "" {
+		if !known || origin == nil || origin.Scheme != "https" || err != nil || refusedMethod(r) || ambiguousPath(path, true) != "" {
 			x.Header().Set("Connection", "close")
 			x.WriteHeader(http.StatusNotFound)
 			return

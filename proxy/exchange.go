@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/config"
 	"postern/proxy/access"
 )
 
@@ -23,6 +24,8 @@ type exchange struct {
 	target  string   // path and query as the client sent them
 	rawPath string   // the path of that
 	path    string   // the path in the one form that routes are matched on
+	// encodedSlash is why the path is refused on a route without allow_encoded_slash; nil where every route takes it.
+	encodedSlash error
 	origin  *url.URL // what the browser sees of us on this host; nil where only public routes are and nothing tells it
 	route   *route   // nil for our own endpoints
 	verdict verdict
@@ -37,8 +40,12 @@ type exchange struct {
 
 // request is what expressions see of the request.
 func (x *exchange) request() *access.Request {
+	path := x.path
+	if x.route != nil && x.route.anyCase {
+		path = config.FoldPath(path) // all spellings are one to the application
+	}
 	return &access.Request{
-		Method: x.r.Method, Host: hostname(x.client.Host), Path: x.path, Header: x.r.Header, IP: x.client.Addr, Time: x.start,
+		Method: x.r.Method, Host: hostname(x.client.Host), Path: path, Header: x.r.Header, IP: x.client.Addr, Time: x.start,
 	}
 }
 

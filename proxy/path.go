@@ -80,7 +80,9 @@ const maxEncodings = 5
 // Refused are, in plain or in any percent-encoding (also encoded repeatedly): slashes that are encoded, backslashes, control
 // characters, dot segments (with a ;parameter or spaces behind them, too), empty segments, a raw "#", broken escapes, and bytes
 // that are not UTF-8 (overlong forms among them). A question mark and a hash are fine encoded once (C%23), not twice.
-func ambiguousPath(rawPath string) (why string) {
+//
+// With encodedSlash a slash may be encoded, once, and not beside ;parameters. It counts as a slash for everything else that is refused.
+func ambiguousPath(rawPath string, encodedSlash bool) (why string) {
 	if rawPath == "" || rawPath[0] != '/' {
 		return "path does not begin with a slash"
 	}
@@ -110,7 +112,7 @@ func ambiguousPath(rawPath string) (why string) {
 	}
 	level := rawPath
 	for depth := 1; strings.IndexByte(level, '%') >= 0; depth++ {
-		next, why := decodeOnce(level, depth)
+		next, why := decodeOnce(level, depth, encodedSlash)
 		if why != "" {
 			return why
 		}
@@ -162,7 +164,7 @@ func ambiguousSegments(path string) (why string) {
 
 // decodeOnce takes one layer of percent-encoding off, and refuses what no layer may hide. The first layer must be well-formed; in
 // deeper ones a lone percent sign is text.
-func decodeOnce(s string, depth int) (decoded, why string) {
+func decodeOnce(s string, depth int, encodedSlash bool) (decoded, why string) {
 	out := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] != '%' {
@@ -176,6 +178,7 @@ func decodeOnce(s string, depth int) (decoded, why string) {
 		case !ok:
 			out = append(out, '%')
 			continue
+		case c == '/' && depth == 1 && encodedSlash && strings.IndexByte(s, ';') < 0:
 		case c == '/' || c == '\\':
 			return "", "encoded slash or backslash in the path"
 		case c < ' ' || c == 0x7f:
@@ -214,15 +217,16 @@ func hexDigit(c byte) (byte, bool) {
 }
 
 // canonicalPath is the one form of an unambiguous path that routes are matched on: two spellings of the same path give the same
-// result, and a canonical path is its own canonical form. Everything is decoded but "%25" and "%3B", and parameters
-// ("/admin;jsessionid=1/x") are dropped, as servlet containers do. Applications that do not drop them see [literalPath].
-func canonicalPath(rawPath string) string { return decodePath(rawPath, false) }
+// result, and a canonical path is its own canonical form. Everything is decoded but "%25", "%3B" and "%2F", and parameters
+// ("/admin;jsessionid=1/x") are dropped, as servlet containers do. Applications that read it differently see an [otherReading].
+func canonicalPath(rawPath string) string { return decodePath(rawPath, false, "%2F") }
 
-// literalPath is canonicalPath with the parameters kept. A route holds for a request only where both forms lead to it: "/public;x/admin" is
-// below /public to Tomcat, and below / to others.
-func literalPath(rawPath string) string { return decodePath(rawPath, true) }
+// otherReading is canonicalPath with the parameters kept and encoded slashes decoded. A route holds for a request only where both forms
+// lead to it: "/public;x/admin" is below /public to Tomcat, and below / to others; "/public%2F.." is refused, and "/pay%2Froll" is below
+// /pay to some. No path that passes has both.
+func otherReading(rawPath string) string { return decodePath(rawPath, true, "/") }
 
-func decodePath(rawPath string, parameters bool) string {
+func decodePath(rawPath string, parameters bool, slash string) string {
 	special := strings.IndexByte(rawPath, '%') >= 0 || !parameters && strings.IndexByte(rawPath, ';') >= 0
 	if !special {
 		return rawPath
@@ -245,6 +249,8 @@ func decodePath(rawPath string, parameters bool) string {
 				out = append(out, "%25"...)
 			case d == ';':
 				out = append(out, "%3B"...)
+			case d == '/':
+				out = append(out, slash...)
 			default:
 				out = append(out, d)
 			}

@@ -79,7 +79,7 @@ func TestAmbiguousPathRefuses(t *testing.T) {
 		"/%", "/%2", "/%zz", "/a%2gb", "/%u002e%u002e/",
 		"/%c0%ae%c0%ae/a", "/%c0%af", "/%e0%80%af", "/%ff", "/\xff", "/\xc0\xae", "/%25c0%25ae/", "/caf%E9",
 	} {
-		if ambiguousPath(p) == "" {
+		if ambiguousPath(p, false) == "" {
 			t.Errorf("%q passes", p)
 		}
 	}
@@ -92,7 +92,7 @@ func TestAmbiguousPathAllows(t *testing.T) {
 		"/a;jsessionid=1", "/a/b;x=1;y=2", "/;jsessionid=1", "/cars;color=red/models",
 		"/é", "/%C3%A9", "/日本", "/a+b", "/~me", "/a:b@c", "/|\"^{}`<>", "/a=1&b=2", "/(x)!$'*,",
 	} {
-		if why := ambiguousPath(p); why != "" {
+		if why := ambiguousPath(p, false); why != "" {
 			t.Errorf("%q is refused: %s", p, why)
 		}
 	}
@@ -117,8 +117,8 @@ func TestCanonicalPath(t *testing.T) {
 		if got := canonicalPath(tt.raw); got != tt.canonical {
 			t.Errorf("canonicalPath(%q) = %q, want %q", tt.raw, got, tt.canonical)
 		}
-		if got := literalPath(tt.raw); got != tt.literal {
-			t.Errorf("literalPath(%q) = %q, want %q", tt.raw, got, tt.literal)
+		if got := otherReading(tt.raw); got != tt.literal {
+			t.Errorf("otherReading(%q) = %q, want %q", tt.raw, got, tt.literal)
 		}
 	}
 }
@@ -161,19 +161,22 @@ func decided(canonical string) string {
 }
 
 func FuzzAmbiguousPathHasOneReading(f *testing.F) {
-	for _, s := range []string{"/a/../b", "/a;x/b", "/%2e%2e/", "/%252e/", "/é%C3%A9", "/a%2fb", "/..;/x", "/a/;x", "/a%3bb/%25", "/%2541", "//", "/a b"} {
+	for _, s := range []string{"/a/../b", "/a;x/b", "/%2e%2e/", "/%252e/", "/é%C3%A9", "/a%2fb", "/..;/x", "/a/;x", "/a%3bb/%25", "/%2541", "//", "/a b", "/a%2Fb%2f", "/a%2F..", "/a%2F%2Fb"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
-		if ambiguousPath(p) != "" {
+		if ambiguousPath(p, false) != "" {
 			canonicalPath(p) // must not panic
+			if ambiguousPath(p, true) == "" {
+				checkEncodedSlash(t, p)
+			}
 			return
 		}
-		canonical, literal := canonicalPath(p), literalPath(p)
+		canonical, literal := canonicalPath(p), otherReading(p)
 		if again := canonicalPath(canonical); again != canonical {
 			t.Errorf("%q: canonical %q is not stable: %q", p, canonical, again)
 		}
-		if again := literalPath(literal); again != literal {
+		if again := otherReading(literal); again != literal {
 			t.Errorf("%q: literal %q is not stable: %q", p, literal, again)
 		}
 		for name, reading := range map[string]string{"nginx": nginxReading(p), "iis": iisReading(p)} {
@@ -193,6 +196,20 @@ func FuzzAmbiguousPathHasOneReading(f *testing.F) {
 			t.Errorf("%q: encoded over, canonical is %q, not %q", p, got, canonical)
 		}
 	})
+}
+
+// checkEncodedSlash holds that both readings of a path with %2F are those that an application can have: it is kept, or it is a slash.
+func checkEncodedSlash(t *testing.T, p string) {
+	kept, decoded := canonicalPath(p), otherReading(p)
+	if again := canonicalPath(kept); again != kept {
+		t.Errorf("%q: canonical %q is not stable: %q", p, kept, again)
+	}
+	if got := nginxReading(p); got != decided(decoded) {
+		t.Errorf("%q: nginx reads %q, not %q", p, got, decided(decoded))
+	}
+	if strings.ReplaceAll(kept, "%2F", "/") != decoded {
+		t.Errorf("%q: the readings %q and %q differ by more than slashes", p, kept, decoded)
+	}
 }
 
 func encodeLetters(p string) string {
@@ -221,7 +238,7 @@ func BenchmarkPath(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		p, _, err := requestTarget(r)
-		if err != nil || ambiguousPath(p) != "" || canonicalPath(p) != p {
+		if err != nil || ambiguousPath(p, false) != "" || canonicalPath(p) != p {
 			b.Fatal(p)
 		}
 	}

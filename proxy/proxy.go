@@ -94,9 +94,12 @@ func (p *Proxy) readTarget(x *exchange) bool {
 		p.refuse(x, http.StatusBadRequest, "bad_target", err)
 		return false
 	}
-	if why := ambiguousPath(path); why != "" {
-		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New(why))
-		return false
+	if why := ambiguousPath(path, false); why != "" {
+		if ambiguousPath(path, true) != "" {
+			p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New(why))
+			return false
+		}
+		x.encodedSlash = errors.New(why + ", which allow_encoded_slash of the route would let through")
 	}
 	x.target, x.rawPath = path+query, path
 	x.path = canonicalPath(path)
@@ -116,9 +119,12 @@ func (p *Proxy) findHost(x *exchange) bool {
 // findRoute finds the one route whose rule decides. It is false when it has answered.
 func (p *Proxy) findRoute(x *exchange) bool {
 	x.route = p.routes.match(x.client.Host, x.path, x.r.Method)
-	if literal := literalPath(x.rawPath); literal != x.path && p.routes.match(x.client.Host, literal, x.r.Method) != x.route {
-		// "/public;x/admin" is below /public to servlet containers, and below / to others.
-		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New("path parameters change the route"))
+	if x.encodedSlash != nil && (x.route == nil || !x.route.encodedSlash) {
+		p.refuse(x, http.StatusBadRequest, "ambiguous_path", x.encodedSlash)
+		return false
+	}
+	if other := otherReading(x.rawPath); other != x.path && !p.sameRoute(x, other) {
+		p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New("path parameters or an encoded slash change the route"))
 		return false
 	}
 	if x.route == nil || x.route.upstream == nil && p.dialect != "" && !x.asked { // another proxy carries its requests
@@ -126,6 +132,12 @@ func (p *Proxy) findRoute(x *exchange) bool {
 		return false
 	}
 	return true
+}
+
+// sameRoute tells whether another reading of the path leads where x.path does.
+func (p *Proxy) sameRoute(x *exchange, other string) bool {
+	_, ours := p.endpointName(other)
+	return !ours && p.routes.match(x.client.Host, other, x.r.Method) == x.route
 }
 
 // originOf is what browsers see of a host that the route table knows: public_url, else https and the host of the route,

@@ -56,7 +56,7 @@ func returnPath(raw, prefix string) string {
 	if i := strings.IndexAny(raw, "?#"); i >= 0 {
 		path, rest = raw[:i], raw[i:]
 	}
-	if strings.HasPrefix(path, "//") || strings.ContainsAny(raw, "\\") || ambiguousPath(path) != "" {
+	if strings.HasPrefix(path, "//") || strings.ContainsAny(raw, "\\") || ambiguousPath(path, true) != "" {
 		return "/"
 	}
 	for i := range len(raw) {

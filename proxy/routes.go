@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"postern/config"
 	"postern/proxy/access"
 )
 
@@ -23,6 +24,8 @@ type route struct {
 	headers, response []headerValue // as in [routePrograms]
 	token             string        // the person's token that is sent: access_token, id_token or none
 	keepAuthorization bool          // the client's own Authorization passes where there is no session
+	anyCase           bool          // the application takes paths in any case for one
+	encodedSlash      bool          // paths with %2F pass
 	preflight         bool          // CORS preflights pass without anything else
 	cors              []string      // origins that may read our own 401
 	allowedOrigins    []string      // further origins of WebSockets
@@ -33,17 +36,24 @@ type route struct {
 // table finds the most specific route: exact host, then the longest *.wildcard, then no host; on the host the longest
 // path by whole segments; then a route that names the method. A path none of whose routes takes the method leaves it to the next shorter one.
 type table struct {
-	exact    map[string]paths // by host
-	wildcard map[string]paths // by the suffix after "*", such as .example.com
-	any      paths
+	exact    map[string]*paths // by host
+	wildcard map[string]*paths // by the suffix after "*", such as .example.com
+	any      *paths
 	everyone bool // some route matches any host
 }
 
 // paths are the routes of one host by path without its trailing slash ("" is the root).
-type paths map[string][]*route
+type paths struct {
+	exact   map[string][]*route
+	anyCase map[string][]*route // those with case_insensitive_paths, by the folded path
+}
 
 func newTable() *table {
-	return &table{exact: map[string]paths{}, wildcard: map[string]paths{}, any: paths{}}
+	return &table{exact: map[string]*paths{}, wildcard: map[string]*paths{}, any: newPaths()}
+}
+
+func newPaths() *paths {
+	return &paths{exact: map[string][]*route{}, anyCase: map[string][]*route{}}
 }
 
 // add puts a route under host and path. The configuration has refused routes that tie.
@@ -57,13 +67,16 @@ func (t *table) add(host, path string, rt *route) {
 	default:
 		hostPaths = inner(t.exact, host)
 	}
-	key := strings.TrimSuffix(path, "/")
-	hostPaths[key] = append(hostPaths[key], rt)
+	byPath, key := hostPaths.exact, strings.TrimSuffix(path, "/")
+	if rt.anyCase {
+		byPath, key = hostPaths.anyCase, config.FoldPath(key)
+	}
+	byPath[key] = append(byPath[key], rt)
 }
 
-func inner(m map[string]paths, key string) paths {
+func inner(m map[string]*paths, key string) *paths {
 	if m[key] == nil {
-		m[key] = paths{}
+		m[key] = newPaths()
 	}
 	return m[key]
 }
@@ -102,32 +115,45 @@ func (t *table) match(host, path, method string) *route {
 }
 
 // match walks up the path, whole segments at a time.
-func (ps paths) match(path, method string) *route {
-	if len(ps) == 0 {
+func (ps *paths) match(path, method string) *route {
+	if ps == nil {
 		return nil
 	}
-	for path = strings.TrimSuffix(path, "/"); ; path = path[:strings.LastIndexByte(path, '/')] {
-		if rt := forMethod(ps[path], method); rt != nil {
+	path = strings.TrimSuffix(path, "/")
+	var folded string
+	if len(ps.anyCase) > 0 {
+		folded = config.FoldPath(path)
+	}
+	for {
+		var anyCase []*route
+		if len(ps.anyCase) > 0 {
+			anyCase = ps.anyCase[folded]
+		}
+		if rt := forMethod(ps.exact[path], anyCase, method); rt != nil {
 			return rt
 		}
 		if path == "" {
 			return nil
 		}
+		path = path[:strings.LastIndexByte(path, '/')]
+		folded = folded[:max(0, strings.LastIndexByte(folded, '/'))]
 	}
 }
 
 // forMethod chooses among the routes of one path: one that names the method, else one that names none. HEAD is GET without its body (RFC 9110
 // section 9.3.2): a rule about GET holds for it, unless a route names HEAD.
-func forMethod(routes []*route, method string) *route {
+func forMethod(exact, anyCase []*route, method string) *route {
 	var unlimited, get *route
-	for _, rt := range routes { // those that name methods do not overlap
-		switch {
-		case len(rt.methods) == 0:
-			unlimited = rt
-		case slices.Contains(rt.methods, method):
-			return rt
-		case method == http.MethodHead && slices.Contains(rt.methods, http.MethodGet):
-			get = rt
+	for _, routes := range [...][]*route{exact, anyCase} {
+		for _, rt := range routes { // those that name methods do not overlap
+			switch {
+			case len(rt.methods) == 0:
+				unlimited = rt
+			case slices.Contains(rt.methods, method):
+				return rt
+			case method == http.MethodHead && slices.Contains(rt.methods, http.MethodGet):
+				get = rt
+			}
 		}
 	}
 	return cmp.Or(get, unlimited)
@@ -160,13 +186,15 @@ func hostname(host string) string {
 
 // each calls f for every route.
 func (t *table) each(f func(*route)) {
-	hosts := []paths{t.any}
+	hosts := []*paths{t.any}
 	hosts = slices.AppendSeq(hosts, maps.Values(t.exact))
 	hosts = slices.AppendSeq(hosts, maps.Values(t.wildcard))
 	for _, h := range hosts {
-		for _, routes := range h {
-			for _, rt := range routes {
-				f(rt)
+		for _, byPath := range [...]map[string][]*route{h.exact, h.anyCase} {
+			for _, routes := range byPath {
+				for _, rt := range routes {
+					f(rt)
+				}
 			}
 		}
 	}

@@ -85,3 +85,20 @@ func BenchmarkMatchAmong10000Routes(b *testing.B) {
 		t.match("appq.example.com", "/p/c/6/some/deep/page", "GET")
 	}
 }
+
+// A rule about GET of an application that folds case holds beside a route that names no method in another spelling.
+func TestRoutesOfBothKindsOfCaseAreOneTable(t *testing.T) {
+	table := newTable()
+	table.add("", "/", &route{name: "root"})
+	table.add("", "/Admin", &route{name: "plain"})
+	table.add("", "/admin", &route{name: "folded", anyCase: true, methods: []string{"GET"}})
+	table.add("", "/straße/Kelvin", &route{name: "letters", anyCase: true})
+	for target, want := range map[[2]string]string{
+		{"GET", "/Admin/x"}: "folded", {"HEAD", "/Admin"}: "folded", {"POST", "/Admin"}: "plain", {"GET", "/ADMIN"}: "folded", {"POST", "/ADMIN"}: "root",
+		{"GET", "/STRAẞE/\u212Aelvin/x"}: "letters", {"GET", "/strasse/kelvin"}: "root",
+	} {
+		if rt := table.match("h", target[1], target[0]); rt == nil || rt.name != want {
+			t.Errorf("%s %s → %v, want %s", target[0], target[1], rt, want)
+		}
+	}
+}

@@ -59,6 +59,8 @@ type upstreamOptions struct {
 	Streams *streams
 	// Strip are further headers that clients may not send, in no spelling.
 	Strip []string
+	// EncodedSlash lets paths with %2F pass.
+	EncodedSlash bool
 	// HSTS is the Strict-Transport-Security value where the application sets none; "" sets none.
 	HSTS string
 	// HeaderTimeout replaces headerTimeout when it is not zero.
@@ -159,7 +161,7 @@ func (u *upstream) locate(at *url.URL) error {
 		return errors.New("names no host")
 	}
 	if base != "" && base != "/" {
-		if why := ambiguousPath(base); why != "" {
+		if why := ambiguousPath(base, false); why != "" {
 			return errors.New(why)
 		}
 	}
@@ -270,7 +272,7 @@ func (u *upstream) serve(w http.ResponseWriter, r *http.Request, f forward) {
 	l := &leg{Context: r.Context(), u: u, w: w, in: r, f: f}
 	path, query, err := requestTarget(r)
 	if err == nil {
-		if why := ambiguousPath(path); why != "" {
+		if why := ambiguousPath(path, u.o.EncodedSlash); why != "" {
 			err = errors.New(why)
 		}
 	}
