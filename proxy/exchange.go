@@ -20,15 +20,15 @@ type exchange struct {
 	r       *http.Request
 	start   time.Time
 	client  clientInfo
-	asked   bool     // another proxy asks about this request and carries it itself
-	target  string   // path and query as the client sent them
-	rawPath string   // the path of that
-	path    string   // the path in the one form that routes are matched on
+	asked   bool   // another proxy asks about this request and carries it itself
+	target  string // path and query as the client sent them
+	rawPath string // the path of that
+	path    string // the path in the one form that routes are matched on
 	// encodedSlash is why the path is refused on a route without allow_encoded_slash; nil where every route takes it.
 	encodedSlash error
-	origin  *url.URL // what the browser sees of us on this host; nil where only public routes are and nothing tells it
-	route   *route   // nil for our own endpoints
-	verdict verdict
+	origin       *url.URL // what the browser sees of us on this host; nil where only public routes are and nothing tells it
+	route        *route   // nil for our own endpoints
+	verdict      verdict
 
 	status   int
 	bytes    int64
