@@ -20,6 +20,9 @@ const (
 // headerVerdict tells a proxy's configuration, and whoever reads its log, what was decided: allow, sign_in, deny or unavailable.
 const headerVerdict = "X-Postern-Verdict"
 
+// headerRemove names the headers that Envoy takes off the client's request.
+const headerRemove = "X-Envoy-Auth-Headers-To-Remove"
+
 // headerRedirect is where nginx sends a page navigation that needs a sign-in.
 const headerRedirect = "X-Postern-Redirect"
 
@@ -166,18 +169,23 @@ func (f forwarding) clientOf(xff []string, peer netip.Addr) netip.Addr {
 }
 
 // grant tells the proxy that asked to go on, with the headers that it copies to the application's request. A header whose claim is absent does not come, or empty: the
-// recipes remove the client's own in every case. They copy one list of headers for all routes, so that includes those of other routes.
+// recipes remove the client's own in every case, or are told to. They copy one list of headers for all routes, so that includes those of other routes.
 func (p *Proxy) grant(x *exchange, f forward) {
 	h := x.Header()
 	p.own(h)
-	identity := http.Header{}
+	identity, absent := http.Header{}, []string(nil)
 	f.tell(identity, x.r.Header["Authorization"]) // the application's own, on a public route, is to be copied back onto the request
 	for _, name := range slices.Concat([]string{headerUser, headerEmail, headerPreferred, headerGroups, "Authorization"}, p.ownHeaders) {
 		if values := identity[name]; values != nil {
 			h[name] = values
 		} else if p.dialect == dialectCaddy {
 			h[name] = []string{""} // Caddy's copy_headers copies an absent header as its placeholder's name
+		} else {
+			absent = append(absent, strings.ToLower(name))
 		}
+	}
+	if p.dialect == dialectEnvoy && len(absent) > 0 { // where the others' recipes remove the client's own first
+		h[headerRemove] = []string{strings.Join(absent, ",")}
 	}
 	h.Set(headerVerdict, verdictAllow.String())
 	x.WriteHeader(http.StatusOK)

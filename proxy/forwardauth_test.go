@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/goccy/go-yaml"
 
 	"postern/proxy/proxytest"
 )
@@ -302,5 +305,44 @@ func TestRouteWithoutUpstreamServesNothing(t *testing.T) {
 	method, target, header = question("caddy", "GET", "/oauth2/callback", strings.TrimPrefix(s.URL, "http://"))
 	if a := b.Do(method, target, nil, header); a.StatusCode != 403 {
 		t.Errorf("asked about an endpoint of ours: %d, want 403", a.StatusCode)
+	}
+}
+
+// Envoy sets the headers that we send and leaves the client's own where we send none, unless it is told to remove them.
+func TestEnvoyIsToldWhichIdentityHeadersToRemove(t *testing.T) {
+	s := proxytest.New(t, proxytest.Options{Config: strings.Replace(asking, "DIALECT", "envoy", 1)})
+	b := s.Browser()
+	b.Go("/")
+	for target, want := range map[string]string{
+		"/":       "", // alice has everything
+		"/public": "x-forwarded-user,x-forwarded-email,x-forwarded-preferred-username,x-forwarded-groups,authorization",
+	} {
+		method, address, header := question("envoy", "GET", target, "")
+		a := b.Do(method, address, nil, header)
+		if got := a.Header.Get("X-Envoy-Auth-Headers-To-Remove"); a.StatusCode != 200 || got != want {
+			t.Errorf("%s: %s, remove %q, want %q", target, a.Status, got, want)
+		}
+	}
+}
+
+// The recipes that no test can run name what Postern's answers carry.
+func TestRecipesCopyEveryIdentityHeader(t *testing.T) {
+	for file, headers := range map[string][]string{
+		"../deploy/envoy/envoy.yaml":     {"x-forwarded-user", "x-forwarded-email", "x-forwarded-preferred-username", "x-forwarded-groups", "authorization", "set-cookie", "location", "www-authenticate", "cookie", "x-forwarded-proto"},
+		"../deploy/traefik/postern.yaml": {"X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Preferred-Username", "X-Forwarded-Groups", "Authorization"},
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var parsed map[string]any
+		if err := yaml.Unmarshal(text, &parsed); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		for _, name := range headers {
+			if !strings.Contains(string(text), name+"}") && !strings.Contains(string(text), "- "+name+"\n") {
+				t.Errorf("%s does not name %s", file, name)
+			}
+		}
 	}
 }
