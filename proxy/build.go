@@ -174,6 +174,22 @@ func NewProvider(cfg *config.Config, c config.Provider, env Env) (*idp.Provider,
 	return idp.New(providerOptions(c, keptClaims(cfg.Routes, programs, c.Name), env))
 }
 
+// NewStandIn wires a Proxy for [Proxy.Explain]: it runs the real thing, with sessions in store, an application that answers 200 and providers that
+// exist in this process alone. It opens no connection, and needs neither keys nor secrets.
+func NewStandIn(cfg *config.Config, store session.Store) (*Proxy, error) {
+	alone := *cfg
+	alone.Session.Keys, alone.Session.Store, alone.Server.Admin, alone.Server.Audit, alone.Providers = nil, config.Store{}, nil, nil, nil
+	var stand standInProvider
+	for _, c := range cfg.Providers {
+		c.ClientSecret, c.ClientKey, c.ClientCert, c.ClientAuth, c.CAFile = config.NewSecret("none"), config.Secret{}, nil, "client_secret_basic", ""
+		if c.Issuer != nil {
+			stand.issuers = append(stand.issuers, c.Issuer)
+		}
+		alone.Providers = append(alone.Providers, c)
+	}
+	return New(&alone, Env{Store: store, Transport: stand})
+}
+
 // providerOptions hands a provider its part of the configuration. Grants keep the claims that are named.
 func providerOptions(c config.Provider, keep []string, env Env) idp.Options {
 	o := idp.Options{

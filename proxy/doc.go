@@ -28,6 +28,7 @@
 //	wiring          build.go        the only place that sees the whole configuration
 //	                compile.go      rules and header values of routes; keys.go session.keys, as their files change
 //	operators       admin.go        health, readiness, profiles, on the admin listener; adminsessions.go lists and ends sessions
+//	                explain.go      what would become of a request, for postern explain
 //	                audit.go        who did what, by name, in a log of its own
 //
 // Decide once, render many ways: decide (gate.go) is the only function that lets a request pass, so that two ways in can

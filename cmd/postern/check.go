@@ -41,7 +41,7 @@ func newCheck(o *options) *cobra.Command {
 
 // check says whether the configuration can be used.
 func check(w io.Writer, o *options) error {
-	if _, err := checked(w, o); err != nil {
+	if _, err := checked(w, o, true); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "%s: good\n", o.config)
@@ -50,7 +50,7 @@ func check(w io.Writer, o *options) error {
 
 // printConfig prints the configuration as it works, and what is wrong with it elsewhere.
 func printConfig(w, problems io.Writer, o *options) error {
-	cfg, err := checked(problems, o)
+	cfg, err := checked(problems, o, true)
 	if cfg != nil {
 		if _, err := io.WriteString(w, cfg.YAML()); err != nil {
 			return err
@@ -59,9 +59,9 @@ func printConfig(w, problems io.Writer, o *options) error {
 	return err
 }
 
-// checked prints every problem of the file and of the files that it names. It changes nothing and opens no connection. With an error, the
+// checked prints every problem of the file and, with files, of the files that it names. It changes nothing and opens no connection. With an error, the
 // configuration is nil where the file itself is at fault.
-func checked(w io.Writer, o *options) (*config.Config, error) {
+func checked(w io.Writer, o *options, files bool) (*config.Config, error) {
 	cfg, err := load(o)
 	var problems config.Problems
 	switch {
@@ -69,7 +69,10 @@ func checked(w io.Writer, o *options) (*config.Config, error) {
 	case err != nil:
 		return nil, err
 	default:
-		problems = append(cfg.Warnings, cfg.CheckFiles()...)
+		problems = cfg.Warnings
+		if files {
+			problems = append(problems, cfg.CheckFiles()...)
+		}
 	}
 	if cfg != nil && len(problems.Errors()) == 0 {
 		problems = append(problems, proxy.Check(cfg)...)

@@ -69,6 +69,7 @@ func newRoot() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
 		},
 		newCheck(o),
+		newExplain(o),
 		newProviders(),
 		&cobra.Command{
 			Use: "keygen", Short: "Print a new key for session.keys", Args: cobra.NoArgs,
