@@ -4,7 +4,7 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { Provider } from 'oidc-provider';
+import { Provider, interactionPolicy } from 'oidc-provider';
 
 const settings = {
   port: 9000,
@@ -15,6 +15,8 @@ const settings = {
   token_delay: 0, // milliseconds from a token's issue to its answer
   backchannel_logout_uri: undefined, // where it tells of sign-outs
   claims_in_id_token: true, // false: only userinfo has them, as OpenID Connect Core 5.4 prefers
+  client: {}, // further metadata of the client
+  gateway: false, // sign-ins of a strength (acr_values), tokens for other audiences (RFC 8693), and JWTs for the audience api
   ...JSON.parse(process.env.PROVIDER ?? '{}'),
 };
 
@@ -25,6 +27,8 @@ const people = {
     name: 'Alice Liddell',
     preferred_username: 'alice',
     groups: ['wiki-users', 'staff'],
+    realm_access: { roles: ['erp', 'payroll'] },
+    level: 3,
   },
   bob: {
     email: 'bob@people.example',
@@ -32,6 +36,8 @@ const people = {
     name: 'Bob Gray',
     preferred_username: 'bob',
     groups: ['visitors'],
+    realm_access: { roles: ['erp'] },
+    level: 1,
   },
   carol: { // her ID token is longer than an address may be
     email: 'carol@people.example',
@@ -41,6 +47,14 @@ const people = {
     groups: Array.from({ length: 120 }, (_, i) => `department-${i}-of-the-whole-company`),
   },
 };
+
+const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const MFA = 'urn:example:mfa';
+
+const policy = interactionPolicy.base();
+policy.get('login').checks.add(new interactionPolicy.Check('strength', 'a stronger sign-in is wanted', ({ oidc }) => (
+  oidc.params.acr_values && !oidc.params.acr_values.split(' ').includes(oidc.session.acr)
+    ? interactionPolicy.Check.REQUEST_PROMPT : interactionPolicy.Check.NO_NEED_TO_PROMPT)));
 
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const provider = new Provider(`http://localhost:${settings.port}`, {
@@ -55,15 +69,32 @@ const provider = new Provider(`http://localhost:${settings.port}`, {
       backchannel_logout_uri: settings.backchannel_logout_uri,
       backchannel_logout_session_required: true,
     }),
-  }],
+    ...settings.client,
+  }, ...(settings.gateway ? [{
+    client_id: 'robot', client_secret: 'robot-secret', grant_types: ['client_credentials'], redirect_uris: [], response_types: [],
+  }] : [])],
+  ...(settings.gateway && {
+    acrValues: [MFA],
+    interactions: { policy },
+    extraTokenClaims: (ctx, token) => (token.kind === 'ClientCredentials' ? { preferred_username: token.clientId } : undefined),
+  }),
   claims: {
     openid: ['sub'],
     email: ['email', 'email_verified'],
-    profile: ['name', 'preferred_username', 'groups'],
+    profile: ['name', 'preferred_username', 'groups', 'realm_access', 'level'],
   },
   conformIdTokenClaims: !settings.claims_in_id_token,
   cookies: { keys: [randomBytes(32).toString('hex')] },
-  features: { backchannelLogout: { enabled: true } },
+  features: {
+    backchannelLogout: { enabled: true },
+    ...(settings.gateway && {
+      clientCredentials: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo: (ctx, resource) => ({ audience: resource.split(':').pop(), scope: 'orders.read', accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } } }),
+      },
+    }),
+  },
   fetch: (url, { dispatcher, ...options }) => fetch(url, options), // its own refuses loopback addresses, and Postern is at one
   findAccount: (ctx, id) => people[id] && { accountId: id, claims: () => ({ sub: id, ...people[id] }) },
   issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
@@ -79,6 +110,34 @@ const provider = new Provider(`http://localhost:${settings.port}`, {
     Session: 3600,
   },
 });
+
+if (settings.gateway) {
+  // Its own sign-in form signs in as strongly as was asked for.
+  const finish = provider.interactionFinished.bind(provider);
+  provider.interactionFinished = async (req, res, result, options) => {
+    const { params } = await provider.interactionDetails(req, res);
+    if (result.login && params.acr_values) result.login.acr = params.acr_values.split(' ')[0];
+    return finish(req, res, result, options);
+  };
+  provider.registerGrantType(TOKEN_EXCHANGE, async (ctx) => {
+    const { params, client } = ctx.oidc;
+    const ofRobot = params.subject_token?.split('.').length === 3; // its JWTs are not kept
+    const subject = ofRobot ? { accountId: 'robot' } : await provider.AccessToken.find(params.subject_token);
+    if (!subject) {
+      ctx.status = 400;
+      ctx.body = { error: 'invalid_grant', error_description: 'no such subject_token' };
+      return;
+    }
+    const token = new provider.AccessToken({ accountId: subject.accountId, client, grantId: subject.grantId, scope: params.scope, gty: 'token_exchange', extra: { audience: params.audience } });
+    ctx.body = {
+      access_token: `for-${params.audience}-${await token.save()}`,
+      issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+      token_type: 'Bearer',
+      expires_in: token.expiration,
+      scope: params.scope,
+    };
+  }, ['subject_token', 'subject_token_type', 'requested_token_type', 'actor_token', 'actor_token_type', 'audience', 'scope', 'resource']);
+}
 
 provider.on('backchannel.error', (ctx, err) => console.log(`sign-out not told: ${err.message} ${err.cause ?? ''}`));
 

@@ -57,6 +57,9 @@ type providerSettings struct {
 	AccessSeconds   int           `json:"access_token_ttl,omitempty"`
 	TokenDelayMS    int           `json:"token_delay,omitempty"`
 	ClaimsInIDToken bool          `json:"claims_in_id_token"`
+	// Client is further metadata of the client. Gateway gives the provider what gateway.yaml asks of it.
+	Client  map[string]any `json:"client,omitempty"`
+	Gateway bool           `json:"gateway,omitempty"`
 }
 
 // providerURL is the issuer. Its host is another than Postern's, since cookies do not tell ports apart.
