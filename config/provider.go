@@ -64,6 +64,9 @@ type Provider struct {
 	PKCE string `yaml:"pkce" default:"on" oneof:"on off"`
 	// RedirectURI is the redirect URI of `postern login` alone: urn:ietf:wg:oauth:2.0:oob to paste the code, or a loopback address such as http://127.0.0.1:8910/callback.
 	RedirectURI string `yaml:"redirect_uri"`
+	// OwnCallback makes the redirect URI /oauth2/callback/NAME, and takes this provider's answers nowhere else: register that. Beside another provider it
+	// keeps answers apart where a provider does not name itself in them (iss, RFC 9207).
+	OwnCallback bool `yaml:"own_callback" default:"false"`
 	// OmitRedirectURI leaves redirect_uri out of the token request, where a provider refuses it there.
 	OmitRedirectURI bool `yaml:"omit_redirect_uri" default:"false"`
 	// AuthorizeParams are further parameters of the authorize URL, such as {access_type: offline}.

@@ -15,7 +15,7 @@ type Route struct {
 	Methods []string `yaml:"methods"`
 	// Upstream is where requests go: http, https, h2c or unix:/path.sock.
 	Upstream Upstreams `yaml:"upstream"`
-	// Provider names whose sign-in this route takes. Needed where several providers are defined.
+	// Provider names whose sign-ins this route takes; of several, a person chooses one. Default: every provider.
 	Provider []string `yaml:"provider"`
 	// Access says who may make these requests: public, optional (a session is used where there is one), signed_in, deny, or conditions that must all hold. Default: signed_in, whoever the provider signs in.
 	Access Access `yaml:"access" default:"signed_in"`
@@ -89,10 +89,10 @@ type Access struct {
 	Claims map[string][]string `yaml:"claims"`
 	// Rule lets in whoever this CEL expression is true for. It sees user, email, name, preferred_username, groups, claims, session, request, ip and time.
 	Rule string `yaml:"rule" script:"yes"`
-	// ACR asks for a sign-in of one of these strengths.
-	ACR []string `yaml:"acr" later:"yes"`
-	// MaxAge asks for a sign-in that is not older.
-	MaxAge time.Duration `yaml:"max_age" later:"yes"`
+	// ACR lets in whoever signed in with one of these strengths (the acr of OpenID Connect). Whoever did not is sent to the provider for it.
+	ACR []string `yaml:"acr"`
+	// MaxAge lets in whoever proved who they are no longer ago than this (auth_time), such as 15m. Whoever did not is sent to the provider to do so again.
+	MaxAge time.Duration `yaml:"max_age"`
 	// BearerTokens accepts JWTs in Authorization too.
 	BearerTokens *BearerTokens `yaml:"bearer_tokens" later:"yes"`
 }

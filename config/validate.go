@@ -34,6 +34,7 @@ func (c *Config) validate() Problems {
 	v.routes()
 	v.ties()
 	v.origins()
+	v.callbacks()
 	return v.problems
 }
 

@@ -76,7 +76,7 @@ func (v *validator) parameters(at string, p Provider) {
 	case p.RedirectURI == "" || p.RedirectURI == "urn:ietf:wg:oauth:2.0:oob":
 	case err != nil || u.Scheme != "http" || !isLoopback(u.Hostname()) || !isHostPort(u.Host) || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		v.shown(at+".redirect_uri", "is neither urn:ietf:wg:oauth:2.0:oob nor a loopback address",
-			"It is for `postern login` alone: write http://127.0.0.1:PORT/PATH as registered there. In browsers the address is always public_url with /oauth2/callback")
+			"It is for `postern login` alone: write http://127.0.0.1:PORT/PATH as registered there. In browsers the address is public_url with /oauth2/callback, and /NAME behind it with own_callback")
 	}
 }
 

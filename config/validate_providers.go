@@ -157,7 +157,7 @@ func (v *validator) grant(at string, p Provider) {
 	}{
 		{"pkce", p.PKCE == "off"}, {"response_mode", p.ResponseMode == "form_post"}, {"authorize_params", len(p.AuthorizeParams) > 0},
 		{"callback_params", len(p.CallbackParams) > 0}, {"start_params", len(p.StartParams) > 0}, {"omit_redirect_uri", p.OmitRedirectURI},
-		{"redirect_uri", p.RedirectURI != ""},
+		{"redirect_uri", p.RedirectURI != ""}, {"own_callback", p.OwnCallback},
 	} {
 		v.unused(at+"."+k.key, k.set, "nobody is sent to the provider with grant: password")
 	}

@@ -168,13 +168,8 @@ func (v *validator) routeProviders(at string, r Route) {
 			v.shown(element(v.c.src, key, i), "is named twice", "Keep one")
 		}
 	}
-	switch {
-	case v.given(key) && len(r.Provider) == 0:
+	if v.given(key) && len(r.Provider) == 0 {
 		v.err(key, "is an empty list", "Name a provider, or leave the key out")
-	case len(r.Provider) > 1:
-		v.err(key, "more than one provider on a route is not supported yet", "Keep one until a later version")
-	case len(r.Provider) == 0 && len(v.c.Providers) > 1 && r.needsSignIn() && !v.c.src.broken(key) && !v.c.src.broken(at+".access"):
-		v.err(at, "names no provider while several are defined, which is not supported yet", "Write provider: and one of their names")
 	}
 }
 
@@ -211,8 +206,9 @@ func (v *validator) access(at string, r Route) {
 		}
 	}
 	v.conditions(key, r.Access)
+	v.stepUp(key, r)
 	for _, p := range v.c.Providers {
-		if p.Identity != "none" || !slices.Contains(r.Provider, p.Name) && len(r.Provider) > 0 {
+		if p.Identity != "none" || !r.Takes(p.Name) {
 			continue
 		}
 		for _, name := range []string{"groups", "emails", "email_domains", "users", "claims"} {
@@ -226,7 +222,7 @@ func (v *validator) access(at string, r Route) {
 		return
 	}
 	for _, p := range v.c.Providers {
-		if (slices.Contains(r.Provider, p.Name) || len(r.Provider) == 0) && p.anyoneMayRegister() {
+		if r.Takes(p.Name) && p.anyoneMayRegister() {
 			v.err(at, "does not say who may enter, and anyone can register at provider "+quote(p.Name),
 				"Write access: {groups: […]}, or access: signed_in if everyone with an account there may enter")
 		}

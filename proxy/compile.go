@@ -94,7 +94,7 @@ func hiddenHeader(name string) bool { return name == "cookie" || claims(name) }
 func keptClaims(routes []config.Route, all []routePrograms, provider string) []string {
 	var names []string
 	for i, c := range routes {
-		if len(c.Provider) == 0 || slices.Contains(c.Provider, provider) {
+		if c.Takes(provider) {
 			names = append(names, all[i].claims()...)
 		}
 	}

@@ -5,7 +5,7 @@
 // expression that cannot be evaluated denies, and a condition that this package does not know is an error of [Compiler.Rule], never one
 // condition less.
 //
-// Start at [Compiler]. Rules are in this file, what they compare in conditions.go, what expressions see in scope.go, header values in
+// Start at [Compiler]. Rules are in this file, what they compare in conditions.go, how and when somebody must have signed in in stepup.go, what expressions see in scope.go, header values in
 // value.go.
 package access
 
@@ -32,12 +32,16 @@ type Need int
 const (
 	None   Need = iota // nothing: the answer stays no
 	SignIn             // sign in, then ask again
+	StepUp             // sign in again, more strongly or more recently, then ask again
 )
 
 // String returns the need as it stands in the log.
 func (n Need) String() string {
-	if n == SignIn {
+	switch n {
+	case SignIn:
 		return "sign_in"
+	case StepUp:
+		return "step_up"
 	}
 	return "none"
 }
@@ -52,6 +56,8 @@ type Decision struct {
 	Detail string
 	// Need says, when Allow is false, whether signing in can change it.
 	Need Need
+	// Demand is, with [StepUp], what the new sign-in must be. It is the rule's own: nobody changes it.
+	Demand *Demand
 }
 
 // Rule is the compiled `access` of a route. It is immutable and safe for concurrent use. The zero Rule denies everyone.
@@ -78,7 +84,15 @@ func (r Rule) Optional() bool { return r.kind == optional }
 // ReadsRequest reports whether the decision depends on the request or the time, so that Decide needs them. Else it is the same for
 // as long as the session is, and may be remembered with it.
 func (r Rule) ReadsRequest() bool {
-	return r.conditions != nil && r.conditions.rule.readsRequest()
+	return r.conditions != nil && (r.conditions.rule.readsRequest() || r.conditions.demand != nil && r.conditions.demand.MaxAge > 0)
+}
+
+// Demand is what a sign-in must be for the rule to let anybody in; nil where any will do. Nobody changes it.
+func (r Rule) Demand() *Demand {
+	if r.conditions == nil {
+		return nil
+	}
+	return r.conditions.demand
 }
 
 // Claims returns the provider's claims that the rule reads, by their own names: those that a session must keep. A path of several names
@@ -111,6 +125,11 @@ func (r Rule) Decide(ctx context.Context, s *session.Session, q *Request) Decisi
 	}
 	if failed, detail := r.conditions.failed(ctx, s, q); failed != "" {
 		return Decision{Reason: failed, Detail: detail}
+	}
+	if d := r.conditions.demand; d != nil { // last: whom the rest keeps out is not sent to the provider in vain
+		if failed := d.unmet(s, q); failed != "" {
+			return Decision{Reason: failed, Need: StepUp, Demand: d}
+		}
 	}
 	return Decision{Allow: true, Reason: ReasonConditions}
 }

@@ -113,7 +113,16 @@ func (c *Compiler) conditions(a config.Access) (Rule, error) {
 		empty = empty || len(values) == 0
 		cs.claims = append(cs.claims, claim{path: path, any: values})
 	}
-	empty = empty || a.Claims != nil && len(a.Claims) == 0
+	empty = empty || a.Claims != nil && len(a.Claims) == 0 || a.ACR != nil && len(a.ACR) == 0
+	if slices.Contains(a.ACR, "") {
+		return Rule{}, errors.New("access: an entry of acr is empty")
+	}
+	if a.MaxAge < 0 {
+		return Rule{}, errors.New("access: max_age is negative")
+	}
+	if len(a.ACR) > 0 || a.MaxAge > 0 {
+		cs.demand = &Demand{ACR: a.ACR, MaxAge: a.MaxAge}
+	}
 	if a.Rule != "" {
 		var err error
 		if cs.rule, err = c.expression(inRule, a.Rule); err != nil {
@@ -159,7 +168,7 @@ func unknownCondition(a config.Access) string {
 	v := reflect.ValueOf(a)
 	for f, value := range v.Fields() {
 		switch f.Name {
-		case "Level", "SignedIn", "Groups", "Emails", "EmailDomains", "Users", "Claims", "Rule":
+		case "Level", "SignedIn", "Groups", "Emails", "EmailDomains", "Users", "Claims", "Rule", "ACR", "MaxAge":
 		default:
 			if !value.IsZero() {
 				return f.Name

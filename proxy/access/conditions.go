@@ -24,6 +24,7 @@ type conditions struct {
 	groups, emails, domains, users set
 	claims                         []claim
 	rule                           *expression
+	demand                         *Demand
 }
 
 // claim is a claim of which one value will do.

@@ -7,7 +7,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/oauth2"
 )
@@ -26,6 +28,9 @@ type Begin struct {
 	RedirectURI string
 	// Prompt is none, login, consent or select_account, or empty.
 	Prompt string
+	// ACR and MaxAge are what the sign-in must be; see [Finish]. They are asked for where the provider is OpenID Connect.
+	ACR    []string
+	MaxAge time.Duration
 	// Params are what whoever begins the attempt would like to add. Only those whose names [Options.StartParams] allows are sent.
 	Params url.Values
 }
@@ -63,6 +68,12 @@ func (p *Provider) Begin(ctx context.Context, b Begin) (authURL string, err erro
 	}
 	if p.o.OAuth2 == nil {
 		q.Set("nonce", nonce)
+		if len(b.ACR) > 0 {
+			q.Set("acr_values", strings.Join(b.ACR, " "))
+		}
+		if b.MaxAge > 0 {
+			q.Set("max_age", strconv.FormatInt(int64(b.MaxAge/time.Second), 10))
+		}
 	}
 	if p.usesPKCE() {
 		q.Set("code_challenge", oauth2.S256ChallengeFromVerifier(verifier))

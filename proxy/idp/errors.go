@@ -34,6 +34,17 @@ type ProtocolError struct {
 // Error is What.
 func (e *ProtocolError) Error() string { return e.What }
 
+// InsufficientError says that the provider signed the person in, but not as strongly or as recently as [Begin] asked for.
+type InsufficientError struct {
+	// What is a sentence for the log.
+	What string
+	// Stale says that the sign-in is too old: another one, now, may do.
+	Stale bool
+}
+
+// Error is What.
+func (e *InsufficientError) Error() string { return e.What }
+
 // UnavailableError says that the provider did not answer, or that it could not. Nothing is known about the person: try again later.
 type UnavailableError struct {
 	// What says which part did not answer.

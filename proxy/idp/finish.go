@@ -26,6 +26,9 @@ type Finish struct {
 	RedirectURI string
 	// Posted says that the response came by POST.
 	Posted bool
+	// ACR and MaxAge are those of [Begin]: the strengths of which the sign-in must have one, and how long ago it may be. Empty is any.
+	ACR    []string
+	MaxAge time.Duration
 }
 
 // Finish turns an authorization response into a grant. The caller has matched the state already: it found the attempt by it.
@@ -34,11 +37,12 @@ type Finish struct {
 //  1. the response as such: no parameter twice, the right way in, the right issuer
 //  2. what it says: an error, or a code
 //  3. code → tokens
-//  4. the ID token, and only then anything that uses a token; a provider that is not OpenID Connect has none
+//  4. the ID token, and only then anything that uses a token; a provider that is not OpenID Connect has none; how and when it says that the
+//     person signed in
 //  5. what else says who the person is: userinfo, introspection, the answer itself
 //  6. claims → identity
 //
-// Its errors are [AuthorizationError], [ProtocolError] and [UnavailableError].
+// Its errors are [AuthorizationError], [InsufficientError], [ProtocolError] and [UnavailableError].
 func (p *Provider) Finish(ctx context.Context, f Finish) (session.Grant, error) {
 	if f.Secret == [32]byte{} {
 		return session.Grant{}, badAnswer("authorization response belongs to no attempt")
@@ -69,18 +73,24 @@ func (p *Provider) Finish(ctx context.Context, f Finish) (session.Grant, error) 
 	if err != nil {
 		return session.Grant{}, codeError(err)
 	}
-	return p.signIn(ctx, m, t, expect{nonce: nonce, maxAge: maxTokenAge}, "")
+	return p.signIn(ctx, m, t, expect{nonce: nonce, maxAge: maxTokenAge, acr: f.ACR, authAge: f.MaxAge}, "")
 }
 
 // signIn makes the grant of a sign-in out of a token answer. typed is the name that the person typed in, if we asked for it.
 func (p *Provider) signIn(ctx context.Context, m *metadata, t tokenAnswer, want expect, typed string) (session.Grant, error) {
 	var c claims
+	if p.o.OAuth2 != nil && want.stepUp() {
+		return session.Grant{}, &InsufficientError{What: "plain OAuth 2.0 does not tell how or when a person signed in"}
+	}
 	if p.o.OAuth2 == nil {
 		if t.id == "" {
 			return session.Grant{}, badAnswer("token endpoint answered no id_token: is openid among the scopes?")
 		}
 		var err error
 		if c, err = p.verifyIDToken(ctx, m, t.id, t.access, want); err != nil {
+			return session.Grant{}, err
+		}
+		if err := p.checkStrength(c, want); err != nil {
 			return session.Grant{}, err
 		}
 	}

@@ -3,6 +3,7 @@ package idp
 import (
 	"context"
 	"crypto/subtle"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +25,13 @@ const (
 type expect struct {
 	nonce  string        // empty: not looked at
 	maxAge time.Duration // since it was issued; 0: any
+
+	acr     []string      // of which one; none: any
+	authAge time.Duration // since the person signed in; 0: any
 }
+
+// stepUp tells whether it matters how or when the person signed in.
+func (e expect) stepUp() bool { return len(e.acr) > 0 || e.authAge > 0 }
 
 // verifyIDToken checks everything about an ID token (OpenID Connect Core section 3.1.3.7) and returns its claims. Its errors are
 // [ProtocolError] for a bad token and [UnavailableError] when the provider's keys could not be had.
@@ -101,6 +108,28 @@ func (p *Provider) checkClaims(c claims, want expect) error {
 	// Binds the token to this browser's attempt: a code stolen from another one brings another nonce.
 	if want.nonce != "" && subtle.ConstantTimeCompare([]byte(c.text("nonce")), []byte(want.nonce)) != 1 {
 		return badAnswer("ID token: nonce is missing or of another attempt")
+	}
+	return nil
+}
+
+// checkStrength checks how and when the person signed in, where that was asked for (OpenID Connect Core section 3.1.3.7, points 12 and 13). A
+// provider may pass over both parameters, so that only what it says afterwards counts.
+func (p *Provider) checkStrength(c claims, want expect) error {
+	if len(want.acr) > 0 && !slices.Contains(want.acr, c.text("acr")) {
+		return &InsufficientError{What: fmt.Sprintf("ID token: acr is missing or none of those asked for: %q", printable(brief(c.text("acr"))))}
+	}
+	if want.authAge == 0 {
+		return nil
+	}
+	signedIn, ok := c.time("auth_time")
+	if !ok {
+		return &InsufficientError{What: "ID token: auth_time is missing, which max_age asks for"}
+	}
+	switch age := p.now().Sub(signedIn); {
+	case age < -p.leeway:
+		return badAnswer("ID token: auth_time is %v ahead of this clock", -age.Round(time.Second))
+	case age > want.authAge+p.leeway:
+		return &InsufficientError{Stale: true, What: fmt.Sprintf("ID token: auth_time is %v ago by this clock, and max_age is %v", age.Round(time.Second), want.authAge)}
 	}
 	return nil
 }

@@ -162,6 +162,10 @@ func (p *Provider) doubts(d document) (doubts []string) {
 	if p.o.Grant == grantCode && p.usesPKCE() && !slices.Contains(d.ChallengeMethods, "S256") {
 		doubts = append(doubts, "the provider does not say that it supports PKCE; it is sent all the same")
 	}
+	if p.o.Grant == grantCode && p.o.SharesCallback && !d.ResponseIssuerSet {
+		// RFC 9700 section 4.4: without it another provider could have this one's codes sent to itself.
+		doubts = append(doubts, "the provider does not name itself in its answers (RFC 9207), and another one's come to the same redirect URI: see own_callback")
+	}
 	return append(doubts, p.internal.doubts()...)
 }
 

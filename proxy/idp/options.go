@@ -103,6 +103,8 @@ type Options struct {
 	StartParams []string
 	// TokenRequest says where the parameters of a token request stand: body (also when empty) or query.
 	TokenRequest string
+	// SharesCallback says that answers of other providers come to the same redirect URI.
+	SharesCallback bool
 	// OmitRedirectURI leaves redirect_uri out of the token request.
 	OmitRedirectURI bool
 	// TokenLifetime is used where neither expires_in nor the access token itself says how long it lives; 0 is unknown.

@@ -95,6 +95,9 @@ func (p *Provider) Name() string { return p.name }
 // Issuer is what [session.Grant] calls the provider: its issuer, or, for one that is not OpenID Connect, a name made of its token URL.
 func (p *Provider) Issuer() string { return p.issuer }
 
+// TellsHow reports whether the provider tells how strongly and when a person signed in, so that it can be asked for more ([Begin]).
+func (p *Provider) TellsHow() bool { return p.o.OAuth2 == nil }
+
 // ResponseMode is query or form_post.
 func (p *Provider) ResponseMode() string { return p.o.ResponseMode }
 
