@@ -61,7 +61,7 @@ func (c *Config) SharesCallback(provider string) string {
 	}
 	hosts, around := map[string]bool{}, map[string]bool{} // of its routes, and those that overlap one of them
 	for _, r := range c.Routes {
-		if r.needsSignIn() && r.Takes(provider) {
+		if r.signsInAt(provider) {
 			hosts[c.signInHost(r)] = true
 			for _, h := range covering(c.signInHost(r)) {
 				around[h] = true
@@ -70,11 +70,11 @@ func (c *Config) SharesCallback(provider string) string {
 	}
 	for _, r := range c.Routes {
 		host := c.signInHost(r)
-		if !r.needsSignIn() || !around[host] && !slices.ContainsFunc(covering(host), func(h string) bool { return hosts[h] }) {
+		if !around[host] && !slices.ContainsFunc(covering(host), func(h string) bool { return hosts[h] }) {
 			continue
 		}
 		for _, p := range c.Providers {
-			if p.Name != provider && r.Takes(p.Name) && c.sharing(p.Name) {
+			if p.Name != provider && r.signsInAt(p.Name) && c.sharing(p.Name) {
 				return p.Name
 			}
 		}
@@ -108,6 +108,11 @@ func covering(host string) []string {
 		i += 1 + next
 	}
 	return all
+}
+
+// signsInAt tells whether people may be sent to a provider for the route. An open route leads nobody there, unless it says so.
+func (r Route) signsInAt(provider string) bool {
+	return r.Takes(provider) && (r.needsSignIn() || len(r.Provider) > 0)
 }
 
 // Takes tells whether sign-ins at a provider count on the route.

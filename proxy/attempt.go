@@ -13,6 +13,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
+	"postern/proxy/access"
 	"postern/session/seal"
 )
 
@@ -34,6 +35,9 @@ type attempt struct {
 	Secret   [32]byte `cbor:"1,keyasint"`           // nonce and PKCE verifier are derived from it
 	Count    int      `cbor:"2,keyasint,omitempty"` // sign-ins in a row before this one without a session arriving
 	ReturnTo string   `cbor:"3,keyasint"`
+
+	Demand access.Demand `cbor:"10,keyasint,omitzero"`  // how strong and recent the sign-in must be
+	Again  bool          `cbor:"11,keyasint,omitempty"` // the provider was asked before, and signed the person in too long ago
 }
 
 // attempts seals attempts into cookies and state parameters.

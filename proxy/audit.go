@@ -103,6 +103,8 @@ func refusalOf(pr *provider, err error) string {
 		return "wrong_password"
 	case errors.As(err, &refused) && slices.Contains(refusals, refused.Code):
 		return refused.Code
+	case insufficient(err) != nil:
+		return "insufficient_authentication"
 	case unavailable(err):
 		return "provider_unavailable"
 	}

@@ -41,6 +41,7 @@ type Env struct {
 // provider is one identity provider with the sessions that it began.
 type provider struct {
 	name, title, clientID string
+	callback              string // the endpoint at which its answers arrive
 	idp                   *idp.Provider
 	sessions              *session.Manager
 	idleTimeout           time.Duration
@@ -129,7 +130,14 @@ func attemptCookieName(secure bool) string {
 func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *seal.Ring, env Env, secure bool,
 	discarded func(context.Context, *provider, session.Discarded),
 ) (*provider, error) {
-	client, err := idp.New(providerOptions(c, keep, env))
+	o := providerOptions(c, keep, env)
+	o.SharesCallback = cfg.SharesCallback(c.Name) != ""
+	for _, other := range cfg.Providers {
+		if other.Name != c.Name && other.Issuer != nil {
+			o.OtherIssuers = append(o.OtherIssuers, text(other.Issuer))
+		}
+	}
+	client, err := idp.New(o)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +146,10 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *sea
 		deployment = r.KeyPrefix
 	}
 	s, audit := cfg.Session, newAuditor(env.Audit)
-	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, idp: client, idleTimeout: s.IdleTimeout, audit: audit}
+	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, callback: "callback", idp: client, idleTimeout: s.IdleTimeout, audit: audit}
+	if c.OwnCallback {
+		pr.callback += "/" + c.Name
+	}
 	pr.sessions, err = session.NewManager(session.Options{
 		Provider: c.Name, ClientID: c.ClientID, Issuer: client.Issuer(), Deployment: deployment,
 		Ring: ring, Store: env.Store,
@@ -266,9 +277,11 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 			return err
 		}
 	}
-	rt.provider = p.providers[0]
-	if len(c.Provider) > 0 {
-		rt.provider = p.provider(c.Provider[0])
+	for _, name := range c.Provider {
+		rt.providers = append(rt.providers, p.provider(name))
+	}
+	if len(c.Provider) == 0 && c.Access.Level != config.Public && c.Access.Level != config.Deny {
+		rt.providers = p.providers
 	}
 	if len(c.Upstream) > 0 {
 		rt.upstream, err = newUpstream(upstreamOptions{

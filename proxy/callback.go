@@ -22,10 +22,10 @@ const finishTimeout = 45 * time.Second
 // callback ends a sign-in attempt.
 //
 // Flow:
-//  1. the state opens under our keys, else it is not an answer to anything that we began;
+//  1. the state opens under our keys and names a provider whose answers arrive here, else it is not an answer to anything that we began;
 //  2. this browser has the attempt's cookie and the attempt was not used before, else a live session goes on to the
 //     application, and without one the sign-in begins again (never after error=…);
-//  3. the provider module checks everything about the answer and exchanges the code;
+//  3. the provider module checks everything about the answer and exchanges the code; a sign-in that is older than asked for is tried once more;
 //  4. a new session under a new id takes the place of this browser's old one;
 //  5. the browser goes on, by 303, to the page that it wanted.
 func (p *Proxy) callback(x *exchange) {
@@ -48,7 +48,9 @@ func (p *Proxy) callback(x *exchange) {
 	if first {
 		p.used.use(at.ID, done, func() outcome {
 			return p.storeSession(x, pr, func(ctx context.Context) (session.Grant, error) {
-				return pr.idp.Finish(ctx, idp.Finish{Params: params, Posted: posted, Secret: at.Secret, RedirectURI: p.redirectURI(x)})
+				return pr.idp.Finish(ctx, idp.Finish{
+					Params: params, Posted: posted, Secret: at.Secret, RedirectURI: p.redirectURI(x, pr), ACR: at.Demand.ACR, MaxAge: at.Demand.MaxAge,
+				})
 			})
 		})
 	} else if !done.wait(x.r.Context()) {
@@ -56,6 +58,10 @@ func (p *Proxy) callback(x *exchange) {
 		return
 	}
 	p.attempts.expire(x, p.attempts.name(at.ID))
+	if weak := insufficient(done.outcome.err); weak != nil {
+		p.signInTooWeak(x, pr, at, weak)
+		return
+	}
 	if done.outcome.err != nil {
 		p.signInFailed(x, at, done.outcome.err)
 		return
@@ -115,9 +121,14 @@ func callbackParams(x *exchange) (params url.Values, posted bool, err error) {
 }
 
 // answered finds out which provider answers which attempt: the state opens under our keys and names both. Providers have their own names
-// for the parameters. failed says that the answer is an error.
+// for the parameters, and some their own endpoint, so that no other's answer is taken for theirs (RFC 9700 section 4.4.2). failed says that the
+// answer is an error.
 func (p *Proxy) answered(x *exchange, params url.Values) (pr *provider, begun attempt, failed bool, err error) {
+	endpoint, _ := p.endpointName(x.path)
 	for _, pr := range p.providers {
+		if pr.callback != endpoint {
+			continue
+		}
 		state, bad := pr.idp.Callback(params)
 		failed = failed || bad
 		if state == "" {
@@ -142,7 +153,7 @@ func (p *Proxy) strayCallback(x *exchange, failed bool, err error) {
 	if failed {
 		say = noticeRefused
 	}
-	p.notice(x, http.StatusBadRequest, say, p.startLink(x, "/", false))
+	p.notice(x, http.StatusBadRequest, say, p.startAnew(x, "/"))
 }
 
 // lateCallback is a callback that we began and whose cookie is gone or whose attempt was used: a repeated or bookmarked address, the back
@@ -155,7 +166,7 @@ func (p *Proxy) lateCallback(x *exchange, pr *provider, begun attempt, failed bo
 	}
 	if failed {
 		x.reason("callback_error_without_attempt", err)
-		p.notice(x, http.StatusBadRequest, noticeStray, p.startLink(x, "/", false))
+		p.notice(x, http.StatusBadRequest, noticeStray, p.startAnew(x, "/"))
 		return
 	}
 	x.reason("attempt_lost", err)
@@ -163,7 +174,7 @@ func (p *Proxy) lateCallback(x *exchange, pr *provider, begun attempt, failed bo
 		p.showForm(x, pr, "/", begun.Count+1)
 		return
 	}
-	p.begin(x, pr, "/", begun.Count+1, nil)
+	p.begin(x, pr, signIn{rd: "/", count: begun.Count + 1, demand: p.demandFor(x, "/")})
 }
 
 // refusals are the error codes by which a person, or a provider on their behalf, says no. Others mean that Postern or the provider is set up wrongly.
@@ -174,7 +185,7 @@ var refusals = []string{"access_denied", "denied", "login_required", "interactio
 func (p *Proxy) signInFailed(x *exchange, at attempt, err error) {
 	x.reason("sign_in_failed", err)
 	var refused *idp.AuthorizationError
-	again := p.startLink(x, at.ReturnTo, false)
+	again := p.startAnew(x, at.ReturnTo)
 	switch {
 	case errors.Is(err, errNotStored):
 		x.Header().Set("Retry-After", "5")
@@ -196,6 +207,7 @@ func (p *Proxy) welcome(x *exchange, at attempt, o outcome) {
 		return
 	}
 	http.SetCookie(x, o.cookie)
+	p.rememberChoice(x, at)
 	x.verdict.Session = o.session
 	// A strict cookie is absent on the hop that comes from the provider's site; and what a form of ours redirects to, browsers hold to the form-action
 	// of its page, wherever the application sends them.

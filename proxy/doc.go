@@ -15,10 +15,12 @@
 //	                appbearer.go    the token of an application in place of the person's
 //	                streams.go      WebSockets and long answers, for shutting down; tether.go ends them with their session
 //	  sign in       login.go        a navigation goes to the provider; everything else gets 401
+//	                stepup.go       who is signed in, but too weakly or too long ago, goes there again; challenge.go reads what an application says of that
 //	  otherwise     respond.go      one ladder: page for people, problem JSON (RFC 9457) for programs
 //
 //	sign-in         login.go        Begin → sealed cookie for this attempt (attempt.go) → provider
 //	                callback.go     attempt by state → Finish → session → back to the wanted page (returnto.go)
+//	                choose.go       which provider, where a route takes several
 //	                password.go     the form, where a provider has grant: password
 //	sign-out        logout.go       end the session → provider's end_session_endpoint → "signed out"; revoke.go gives tokens back
 //	                backchannel.go  the provider's own order, by a signed token: sessions found by the index

@@ -35,7 +35,11 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 	case "":
 		p.only(x, p.account, http.MethodGet, http.MethodHead, http.MethodPost)
 	default:
-		p.refuse(x, http.StatusNotFound, "no_endpoint", nil)
+		if !slices.ContainsFunc(p.providers, func(pr *provider) bool { return pr.callback == name }) {
+			p.refuse(x, http.StatusNotFound, "no_endpoint", nil)
+			return
+		}
+		p.only(x, p.callback, http.MethodGet, http.MethodPost)
 	}
 }
 
@@ -47,18 +51,6 @@ func (p *Proxy) only(x *exchange, handler func(*exchange), methods ...string) {
 		return
 	}
 	handler(x)
-}
-
-// providerFor is whose sign-in the page at a checked address needs. One on another host (return_hosts) tells nothing about that.
-func (p *Proxy) providerFor(x *exchange, address string) *provider {
-	path := pathOnly(address)
-	if path[0] != '/' {
-		path = "/"
-	}
-	if rt := p.routes.match(x.client.Host, canonicalPath(path), http.MethodGet); rt != nil && rt.provider != nil {
-		return rt.provider
-	}
-	return p.providers[0]
 }
 
 // anySession finds a live session of any provider, for our own endpoints. Of several errors it returns the one that leaves most open: that the

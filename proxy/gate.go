@@ -34,6 +34,8 @@ type verdict struct {
 	Reason     string           // a stable word for logs
 	Detail     string           // after the reason in logs: why a rule could not be evaluated
 	Session    *session.Session // who, when known
+	Provider   *provider        // whose session that is
+	Demand     *access.Demand   // with verdictSignIn: the session lives, but the sign-in must be stronger or more recent (stepup.go)
 	Ended      session.Reason   // why an earlier session no longer counts
 	RetryAfter time.Duration    // with verdictUnavailable
 	Bare       bool             // with verdictAllow: nothing about anybody and no token goes along
@@ -47,6 +49,21 @@ func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && len(r.Header["Origin"]) == 1 && len(r.Header["Access-Control-Request-Method"]) == 1
 }
 
+// weight orders what the sessions of several providers come to, where none is let in: what cannot be known, then what a person can do about it.
+func (v verdict) weight() int {
+	switch {
+	case v.Kind == verdictUnavailable:
+		return 4
+	case v.Demand != nil:
+		return 3
+	case v.Kind == verdictDeny:
+		return 2
+	case v.Ended != "":
+		return 1
+	}
+	return 0
+}
+
 // logged is the reason with its detail.
 func (v verdict) logged() string {
 	if v.Detail == "" {
@@ -57,8 +74,9 @@ func (v verdict) logged() string {
 
 // decide turns a request into its verdict. It alone lets requests pass.
 //
-// Flow: public routes need nobody → session from cookie → tokens fresh → the route's rule. On an optional route nobody is let in without
-// being known who could be known: there too a store that does not answer is 503.
+// Flow: public routes need nobody → for each of the route's providers: session from cookie → tokens fresh → the route's rule. The first session
+// that is let in decides. If none is, one that cannot be looked up now comes before all others: it might have been let in. On an optional route
+// nobody is let in without being known who could be known: there too a store that does not answer is 503.
 func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 	rt := x.route
 	if rt.csrf != nil {
@@ -76,40 +94,59 @@ func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 	if rt.preflight && isPreflight(x.r) {
 		return verdict{Kind: verdictAllow, Reason: "preflight", Bare: true} // no session is looked up either (A103)
 	}
-	s, err := p.signedIn(ctx, x.r, rt.provider)
-	if err != nil {
-		x.err = causeOf(err)
-		v := withoutSession(err)
-		if rt.rule.Optional() && v.Kind == verdictSignIn {
-			return verdict{Kind: verdictAllow, Reason: access.ReasonOptional}
+	var v verdict
+	var cause error
+	for i, pr := range rt.providers {
+		next, err := p.decideBy(ctx, x, pr)
+		if next.Kind == verdictAllow {
+			return next
 		}
-		return v
+		if i == 0 || next.weight() > v.weight() {
+			v, cause = next, err
+		}
 	}
-	p.reseal(x, rt.provider)
-	v := verdict{Kind: verdictDeny, Session: s}
+	x.err = causeOf(cause)
+	if rt.rule.Optional() && v.Kind == verdictSignIn {
+		return verdict{Kind: verdictAllow, Reason: access.ReasonOptional}
+	}
+	return v
+}
+
+// decideBy is the verdict by the browser's session with one provider. The error is why there is none.
+func (p *Proxy) decideBy(ctx context.Context, x *exchange, pr *provider) (verdict, error) {
+	rt := x.route
+	s, err := p.signedIn(ctx, x.r, pr)
+	if err != nil {
+		return withoutSession(err), err
+	}
+	p.reseal(x, pr)
+	v := verdict{Kind: verdictDeny, Session: s, Provider: pr}
 	d := x.ruling(ctx, s)
 	v.Reason, v.Detail = d.Reason, d.Detail
 	switch {
+	case d.Need == access.StepUp:
+		v.Kind, v.Demand = verdictSignIn, d.Demand
 	case !d.Allow:
 	case crossOriginUpgrade(x.r, x.client) && !slices.Contains(rt.allowedOrigins, strings.ToLower(x.r.Header.Get("Origin"))):
 		v.Reason = "cross_origin_upgrade" // a WebSocket handshake carries the cookie from any page
 	default:
 		v.Kind = verdictAllow
 		if rt.activity {
-			rt.provider.sessions.Touch(s)
+			pr.sessions.Touch(s)
 		}
 	}
-	return v
+	return v, nil
 }
 
-// reconsider is the verdict about a request under way whose session has become s, or is over (err).
-func (x *exchange) reconsider(s *session.Session, err error) verdict {
+// reconsider is the verdict about a request under way whose session with provider pr has become s, or is over (err). How and when the person signed in
+// counted when the request came: a stream that was opened then is not cut because max_age has passed meanwhile.
+func (x *exchange) reconsider(pr *provider, s *session.Session, err error) verdict {
 	if err != nil {
 		return withoutSession(err)
 	}
-	v := verdict{Kind: verdictDeny, Session: s}
+	v := verdict{Kind: verdictDeny, Session: s, Provider: pr}
 	d := x.ruling(x.r.Context(), s)
-	if v.Reason, v.Detail = d.Reason, d.Detail; d.Allow {
+	if v.Reason, v.Detail = d.Reason, d.Detail; d.Allow || d.Need == access.StepUp {
 		v.Kind = verdictAllow
 	}
 	return v

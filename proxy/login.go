@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"time"
 
+	"postern/proxy/access"
 	"postern/proxy/idp"
 	"postern/session"
 )
@@ -20,7 +22,7 @@ import (
 func (p *Proxy) askToSignIn(x *exchange) {
 	if x.goesToSignIn() {
 		if !p.moveToOrigin(x) {
-			p.begin(x, x.route.provider, returnTo(x.target, x.origin, nil, p.prefix), p.attempts.signIns(x), nil)
+			p.goToSignIn(x)
 		}
 		return
 	}
@@ -38,7 +40,25 @@ func (p *Proxy) askToSignIn(x *exchange) {
 	if x.route.unauthenticated == "deny" {
 		say = noticeSignIn
 	}
+	if x.verdict.Demand != nil {
+		say = noticeStepUp
+	}
 	p.notice(x, http.StatusUnauthorized, say, p.startLink(x, rd, visitor == framed))
+}
+
+// goToSignIn sends a page navigation on: to the provider of the session that is not good enough, to the only provider of the route or the one
+// that this browser has chosen before, else to the page to choose.
+func (p *Proxy) goToSignIn(x *exchange) {
+	rd := returnTo(x.target, x.origin, nil, p.prefix)
+	pr := x.verdict.Provider
+	if pr == nil {
+		pr = p.chosen(x, x.route.providers, nil)
+	}
+	if pr == nil {
+		p.redirect(x, p.startURL(x, rd))
+		return
+	}
+	p.begin(x, pr, signIn{rd: rd, count: p.attempts.signIns(x), demand: cmp.Or(x.verdict.Demand, x.route.rule.Demand())})
 }
 
 // goesToSignIn tells whether a request that needs a session and has none leads to the provider by itself: a page navigation, where the
@@ -60,16 +80,13 @@ func (p *Proxy) startSignIn(x *exchange) {
 		p.passwordSignIn(x)
 		return
 	}
-	rd := returnTo(x.r.URL.Query().Get("rd"), x.origin, p.returnHosts, p.prefix)
+	q := x.r.URL.Query()
+	rd := returnTo(q.Get("rd"), x.origin, p.returnHosts, p.prefix)
+	p.openStepUp(x, q.Get("step_up"))
 	switch visitorOf(x.r) {
 	case person:
-		if p.moveToOrigin(x) {
-			return
-		}
-		if pr := p.providerFor(x, rd); pr.password != nil {
-			p.showForm(x, pr, rd, p.attempts.signIns(x))
-		} else {
-			p.begin(x, pr, rd, p.attempts.signIns(x), x.r.URL.Query())
+		if !p.moveToOrigin(x) {
+			p.start(x, rd, q)
 		}
 	case framed:
 		p.notice(x, http.StatusUnauthorized, noticeFramed, p.startLink(x, rd, true))
@@ -78,27 +95,60 @@ func (p *Proxy) startSignIn(x *exchange) {
 	}
 }
 
-// begin sends the browser to the provider with a new attempt. count is how many sign-ins in a row went before it; params are what a link to
-// start wants to tell the provider, of which the provider's start_params pass.
-func (p *Proxy) begin(x *exchange, pr *provider, rd string, count int, params url.Values) {
-	if p.looping(x, rd, count) {
+// start begins a sign-in for the page rd, as a link with the parameters q wants it.
+func (p *Proxy) start(x *exchange, rd string, q url.Values) {
+	providers := p.providersFor(x, rd)
+	pr := x.verdict.Provider
+	if pr == nil {
+		pr = p.chosen(x, providers, q)
+	}
+	switch {
+	case pr == nil:
+		p.choose(x, providers, rd, q)
+	case pr.password != nil:
+		p.showForm(x, pr, rd, p.attempts.signIns(x))
+	default:
+		p.begin(x, pr, signIn{rd: rd, count: p.attempts.signIns(x), demand: p.demandFor(x, rd), params: q})
+	}
+}
+
+// signIn is what a sign-in is for.
+type signIn struct {
+	rd     string         // where the person goes afterwards
+	count  int            // sign-ins in a row that went before it
+	demand *access.Demand // how strong and recent it must be; nil: any will do
+	again  bool           // the provider signed the person in just now, by a sign-in that was too old
+	params url.Values     // what a link to start wants to tell the provider, of which the provider's start_params pass
+}
+
+// begin sends the browser to the provider with a new attempt.
+func (p *Proxy) begin(x *exchange, pr *provider, s signIn) {
+	if p.looping(x, s.rd, s.count) {
 		return
 	}
 	if pr.password != nil {
-		p.redirect(x, p.startURL(x, rd))
+		p.redirect(x, p.startURL(x, s.rd)+"&provider="+pr.name)
 		return
 	}
-	at := p.newAttempt(pr, rd, count)
+	at := p.newAttempt(pr, s.rd, s.count)
+	at.Again = s.again
+	if s.demand != nil {
+		at.Demand = *s.demand
+	}
 	state, err := p.attempts.state(at, x.origin.String())
 	if err != nil {
 		p.refuse(x, http.StatusInternalServerError, "seal_failed", err)
 		return
 	}
-	address, err := pr.idp.Begin(x.r.Context(), idp.Begin{State: state, Secret: at.Secret, RedirectURI: p.redirectURI(x), Params: params})
+	b := idp.Begin{State: state, Secret: at.Secret, RedirectURI: p.redirectURI(x, pr), Params: s.params, ACR: at.Demand.ACR, MaxAge: at.Demand.MaxAge}
+	if at.Again {
+		b.Prompt = "login"
+	}
+	address, err := pr.idp.Begin(x.r.Context(), b)
 	if err != nil {
 		x.err = err
 		x.Header().Set("Retry-After", "5")
-		p.notice(x, http.StatusServiceUnavailable, noticeProviderDown, p.startLink(x, rd, false))
+		p.notice(x, http.StatusServiceUnavailable, noticeProviderDown, p.startAnew(x, s.rd))
 		return
 	}
 	if err := p.attempts.set(x, pr, at); err != nil {
@@ -114,7 +164,11 @@ func (p *Proxy) looping(x *exchange, rd string, count int) bool {
 		return false
 	}
 	p.attempts.forgetSignIns(x)
-	p.notice(x, http.StatusBadRequest, noticeLoop, p.startLink(x, rd, false))
+	say := noticeLoop
+	if x.verdict.Demand != nil {
+		say = noticeNotEnough
+	}
+	p.notice(x, http.StatusBadRequest, say, p.startAnew(x, rd))
 	return true
 }
 
@@ -142,11 +196,13 @@ func (p *Proxy) moveToOrigin(x *exchange) bool {
 }
 
 // redirectURI is what is registered at the provider: public origin, prefix, callback.
-func (p *Proxy) redirectURI(x *exchange) string { return x.origin.String() + p.prefix + "/callback" }
+func (p *Proxy) redirectURI(x *exchange, pr *provider) string {
+	return x.origin.String() + p.prefix + "/" + pr.callback
+}
 
-// startURL is the address that begins a sign-in and comes back to rd.
+// startURL is the address that begins a sign-in, or the step-up that the verdict asks for, and comes back to rd.
 func (p *Proxy) startURL(x *exchange, rd string) string {
-	return x.origin.String() + p.prefix + "/start?rd=" + url.QueryEscape(rd)
+	return x.origin.String() + p.prefix + "/start?rd=" + url.QueryEscape(rd) + p.stepUpParam(x)
 }
 
 // referringPage is the page of ours that a request came from; "/" when it does not tell.

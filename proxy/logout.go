@@ -67,6 +67,7 @@ func (p *Proxy) logout(x *exchange) {
 		}
 	}
 	p.attempts.forgetSignIns(x)
+	p.forgetChoice(x)
 	there, ok := p.endSession(x, live, rd)
 	switch {
 	case !ok && rd == "":
@@ -198,7 +199,7 @@ func (p *Proxy) signedOut(x *exchange) {
 			return
 		}
 	}
-	p.notice(x, http.StatusOK, noticeSignedOut, p.startLink(x, "/", false))
+	p.notice(x, http.StatusOK, noticeSignedOut, p.startAnew(x, "/"))
 }
 
 func hasCookie(r *http.Request, name string) bool { return len(r.CookiesNamed(name)) > 0 }

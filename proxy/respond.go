@@ -39,7 +39,7 @@ func (p *Proxy) render(x *exchange) {
 			p.answer(x, http.StatusForbidden, noticeClosed)
 			return
 		}
-		p.answer(x, http.StatusForbidden, noticeDenied, page.Link{Text: "Sign in with another account", URL: p.prefix + "/logout", Primary: true})
+		p.answer(x, http.StatusForbidden, noticeDenied, p.otherAccount(x)...)
 	}
 }
 
@@ -119,6 +119,15 @@ var (
 		text: "The sessions could not be ended, because the session store does not answer. Please try again."}
 	noticeBadAnswer = words{code: "bad_provider_answer", title: "The sign-in could not be completed",
 		text: "The identity provider's answer was not right. If it happens again, tell the people who run this site and name the request."}
+	noticeChoose = words{code: "choose_provider", title: "Sign in", text: "Choose where you have an account."}
+	noticeStepUp = words{code: codeStepUp, title: "Please confirm your sign-in",
+		text: "You are signed in, but this page needs a stronger or more recent sign-in. Nothing was sent to it."}
+	noticeNotEnough = words{code: codeStepUp, title: "This sign-in is not enough here",
+		text: "The identity provider signed you in, but not as strongly or as recently as this page asks for. Usual causes:",
+		details: []string{
+			"A second factor, such as a security key or an app with codes, is not set up for your account.",
+			"The identity provider did not ask you to sign in again, although it was told to.",
+		}}
 	noticeDenied = words{code: "access_denied", title: "No access",
 		text: "You are signed in, but this account may not open this page."}
 	noticeClosed    = words{code: "access_denied", title: "No access", text: "Nobody may open this page."}
@@ -216,7 +225,7 @@ func (p *Proxy) notice(x *exchange, status int, say words, links ...page.Link) {
 // setChallenge says how one may be known, as each 401 must (RFC 9110 section 15.5.2). Browsers do not ask for anything by it.
 func (p *Proxy) setChallenge(x *exchange) {
 	h := x.Header()
-	h.Set("WWW-Authenticate", `Bearer realm="`+hostname(x.origin.Host)+`"`)
+	h.Set("WWW-Authenticate", `Bearer realm="`+hostname(x.origin.Host)+`"`+stepUpChallenge(x.verdict.Demand))
 	if x.route == nil || len(x.route.cors) == 0 {
 		return
 	}
@@ -247,8 +256,13 @@ func (p *Proxy) challenge(x *exchange) {
 	if x.verdict.Ended != "" {
 		more["ended"] = x.verdict.Ended
 	}
-	p.problem(x, http.StatusUnauthorized, words{code: "sign_in_required", title: "Sign-in required",
-		text: "There is no session. Open login_url in a browser window."}, more)
+	say := words{code: "sign_in_required", title: "Sign-in required", text: "There is no session. Open login_url in a browser window."}
+	if d := x.verdict.Demand; d != nil {
+		say = words{code: codeStepUp, title: "Stronger sign-in required",
+			text: "The session is of a sign-in that is too weak or too old. Open login_url in a browser window."}
+		more["acr_values"], more["max_age"] = d.ACR, int(d.MaxAge.Seconds())
+	}
+	p.problem(x, http.StatusUnauthorized, say, more)
 }
 
 // problem writes problem JSON (RFC 9457).
@@ -286,6 +300,28 @@ func (p *Proxy) own(h http.Header) {
 
 // noStore keeps an answer of ours out of every cache.
 func noStore(h http.Header) { h.Set("Cache-Control", "no-store") }
+
+// otherAccount leads somebody whose account may not open a page to another one.
+func (p *Proxy) otherAccount(x *exchange) []page.Link {
+	const text = "Sign in with another account"
+	signOut := p.prefix + "/logout"
+	if x.route == nil || len(x.route.providers) == 1 {
+		return []page.Link{{Text: text, URL: signOut, Primary: true}}
+	}
+	anew := p.startAnew(x, x.target)
+	anew.Text = text
+	return []page.Link{anew, {Text: "Sign out", URL: signOut}}
+}
+
+// startAnew is a sign-in button on a page about one that came to nothing, or is over: of several providers it lets the person choose, whatever was
+// chosen before.
+func (p *Proxy) startAnew(x *exchange, rd string) page.Link {
+	link := p.startLink(x, rd, false)
+	if x.verdict.Demand == nil && len(p.providersFor(x, rd)) > 1 {
+		link.URL += "&provider="
+	}
+	return link
+}
 
 // startLink is a sign-in button.
 func (p *Proxy) startLink(x *exchange, rd string, top bool) page.Link {

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,13 +12,13 @@ import (
 
 // route is one line of the table.
 type route struct {
-	name     string // host and path, for the log
-	methods  []string
-	rule     access.Rule
-	provider *provider // whose sessions count
-	upstream *upstream // nil only where the rule denies everyone
-	bearer   *appToken // sent in place of the person's token, when set
-	activity bool      // requests and data in streams count as use of the session
+	name      string // host and path, for the log
+	methods   []string
+	rule      access.Rule
+	providers []*provider // whose sessions count, and where people sign in; none on an open route that names none
+	upstream  *upstream   // nil only where the rule denies everyone
+	bearer    *appToken   // sent in place of the person's token, when set
+	activity  bool        // requests and data in streams count as use of the session
 
 	headers, response []headerValue // as in [routePrograms]
 	token             string        // the person's token that is sent: access_token, id_token or none
@@ -186,15 +185,33 @@ func hostname(host string) string {
 
 // each calls f for every route.
 func (t *table) each(f func(*route)) {
-	hosts := []*paths{t.any}
-	hosts = slices.AppendSeq(hosts, maps.Values(t.exact))
-	hosts = slices.AppendSeq(hosts, maps.Values(t.wildcard))
-	for _, h := range hosts {
-		for _, byPath := range [...]map[string][]*route{h.exact, h.anyCase} {
-			for _, routes := range byPath {
-				for _, rt := range routes {
-					f(rt)
-				}
+	t.any.each(f)
+	for _, ps := range t.exact {
+		ps.each(f)
+	}
+	for _, ps := range t.wildcard {
+		ps.each(f)
+	}
+}
+
+// eachOf calls f for every route that may answer on a host.
+func (t *table) eachOf(host string, f func(*route)) {
+	host = hostname(host)
+	t.any.each(f)
+	t.exact[host].each(f)
+	for suffix := range suffixes(host) {
+		t.wildcard[suffix].each(f)
+	}
+}
+
+func (ps *paths) each(f func(*route)) {
+	if ps == nil {
+		return
+	}
+	for _, byPath := range [...]map[string][]*route{ps.exact, ps.anyCase} {
+		for _, routes := range byPath {
+			for _, rt := range routes {
+				f(rt)
 			}
 		}
 	}

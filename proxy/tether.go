@@ -26,6 +26,7 @@ var errSessionOver = errors.New("the session that the request was allowed for is
 type tether struct {
 	l     *leg
 	x     *exchange
+	pr    *provider // whose session it is
 	timer *time.Timer
 	stop  context.CancelCauseFunc // ends the request to the application
 
@@ -42,7 +43,7 @@ func (l *leg) tether() *tether {
 	if x == nil || l.f.Session == nil {
 		return nil
 	}
-	t := &tether{l: l, x: x}
+	t := &tether{l: l, x: x, pr: x.verdict.Provider}
 	l.Context, t.stop = context.WithCancelCause(l.Context)
 	t.timer = time.AfterFunc(tieAfter, t.tie)
 	return t
@@ -55,11 +56,10 @@ func (t *tether) tie() {
 	if t.untied || t.following != nil {
 		return
 	}
-	rt := t.x.route
-	t.following = rt.provider.sessions.Follow(t.l.f.Session, rt.provider.refresh, func(s *session.Session, err error) {
-		if v := t.x.reconsider(s, err); v.Kind != verdictAllow {
+	t.following = t.pr.sessions.Follow(t.l.f.Session, t.pr.refresh, func(s *session.Session, err error) {
+		if v := t.x.reconsider(t.pr, s, err); v.Kind != verdictAllow {
 			if t.x.revised.CompareAndSwap(nil, &v) {
-				rt.provider.audit.denied(t.x, v)
+				t.pr.audit.denied(t.x, v)
 			}
 			go t.end(farewellTo(v)) // it may wait for a slow client
 		}

@@ -363,6 +363,9 @@ func isWebSocketHandshake(r *http.Request) bool {
 func modifyResponse(res *http.Response) error {
 	l := legOf(res.Request)
 	o := &l.u.o
+	if res.StatusCode == http.StatusUnauthorized && exchangeOf(l.w).demanded(res.Header) {
+		return errSessionOver
+	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		if !l.websocket || !strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
 			return errUnaskedSwitch

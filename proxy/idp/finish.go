@@ -3,6 +3,7 @@ package idp
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -15,6 +16,10 @@ const (
 	maxParam       = 8 << 10 // bytes of one parameter of an authorization response
 	maxDescription = 300
 	maxTokenAge    = 10 * time.Minute // of an ID token at sign-in
+
+	// unmetRequirements is the error of a provider that cannot sign the person in as strongly as asked for (OpenID Connect Core Error Code
+	// unmet_authentication_requirements 1.0).
+	unmetRequirements = "unmet_authentication_requirements"
 )
 
 // Finish is an authorization response, with what belongs to its attempt.
@@ -127,13 +132,16 @@ func (p *Provider) readResponse(m *metadata, f Finish) (code string, err error) 
 		return "", badAnswer("authorization response did not come by response_mode %s", p.o.ResponseMode)
 	}
 	// RFC 9207 section 2.4, for errors too: a response of another provider must not make us send its code to this one. A provider
-	// that is not OpenID Connect has no issuer that is known here.
-	if p.o.OAuth2 == nil {
-		if iss := f.Params.Get("iss"); f.Params.Has("iss") && iss != p.issuer {
-			return "", badAnswer("authorization response is of another issuer (iss): %q", printable(brief(iss)))
-		} else if iss == "" && m.issRequired {
-			return "", badAnswer("authorization response does not name its issuer (iss), as this provider always does")
-		}
+	// that is not OpenID Connect has no issuer that is known here, but it is none of the others.
+	iss := f.Params.Get("iss")
+	switch {
+	case p.o.OAuth2 == nil && f.Params.Has("iss") && iss != p.issuer, slices.Contains(p.o.OtherIssuers, iss) && iss != p.issuer:
+		return "", badAnswer("authorization response is of another issuer (iss): %q", printable(brief(iss)))
+	case p.o.OAuth2 == nil && iss == "" && m.issRequired:
+		return "", badAnswer("authorization response does not name its issuer (iss), as this provider always does")
+	}
+	if f.Params.Get(errorName) == unmetRequirements {
+		return "", &InsufficientError{What: "provider answered error " + unmetRequirements}
 	}
 	if f.Params.Has(errorName) {
 		return "", &AuthorizationError{Code: errorCode(f.Params.Get(errorName)), Description: description(f.Params.Get("error_description"))}

@@ -103,6 +103,8 @@ type Options struct {
 	StartParams []string
 	// TokenRequest says where the parameters of a token request stand: body (also when empty) or query.
 	TokenRequest string
+	// OtherIssuers are those of other providers. An answer that names one of them is not this provider's.
+	OtherIssuers []string
 	// SharesCallback says that answers of other providers come to the same redirect URI.
 	SharesCallback bool
 	// OmitRedirectURI leaves redirect_uri out of the token request.
