@@ -138,15 +138,15 @@ func (p *Proxy) decideBy(ctx context.Context, x *exchange, pr *provider) (verdic
 	return v, nil
 }
 
-// reconsider is the verdict about a request under way whose session with provider pr has become s, or is over (err). How and when the person signed in
-// counted when the request came: a stream that was opened then is not cut because max_age has passed meanwhile.
+// reconsider is the verdict about a request under way whose session with provider pr has become s, or is over (err). The time is still that when the request
+// came, so that a stream is not cut because max_age has passed since.
 func (x *exchange) reconsider(pr *provider, s *session.Session, err error) verdict {
 	if err != nil {
 		return withoutSession(err)
 	}
 	v := verdict{Kind: verdictDeny, Session: s, Provider: pr}
 	d := x.ruling(x.r.Context(), s)
-	if v.Reason, v.Detail = d.Reason, d.Detail; d.Allow || d.Need == access.StepUp {
+	if v.Reason, v.Detail = d.Reason, d.Detail; d.Allow {
 		v.Kind = verdictAllow
 	}
 	return v

@@ -97,13 +97,13 @@ func insufficient(err error) *idp.InsufficientError {
 // signInTooWeak answers a sign-in that does not meet its demand: no session was made, and none has ended. One that was only too old is tried once more,
 // with the order to ask the person.
 func (p *Proxy) signInTooWeak(x *exchange, pr *provider, at attempt, weak *idp.InsufficientError) {
+	x.verdict.Provider, x.verdict.Demand = pr, &at.Demand
 	if weak.Stale && !at.Again {
 		x.reason("sign_in_too_old", weak)
 		p.begin(x, pr, signIn{rd: at.ReturnTo, count: at.Count, demand: &at.Demand, again: true})
 		return
 	}
 	x.reason("sign_in_insufficient", weak)
-	x.verdict.Provider, x.verdict.Demand = pr, &at.Demand
 	p.notice(x, http.StatusForbidden, noticeNotEnough, p.startAnew(x, at.ReturnTo))
 }
 
