@@ -96,29 +96,25 @@ func (l *login) tellRoutes(ctx context.Context, g session.Grant) {
 	}
 }
 
-// decide is what a route says to that person, and why. A route that takes the sign-in of another provider sees nobody.
+// decide is what a route says to that person now, and why. A route that takes the sign-ins of other providers alone sees nobody.
 func (l *login) decide(ctx context.Context, rt config.Route, s *session.Session) (access.Decision, string) {
 	var compiler access.Compiler
 	rule, err := compiler.Rule(rt.Access)
 	if err != nil {
 		return access.Decision{}, err.Error()
 	}
-	if theirs := l.providerOf(rt); theirs != l.c.Name && !rule.Public() && !rule.Optional() {
-		return access.Decision{}, "asks for a sign-in at " + theirs
+	if !rt.Takes(l.c.Name) && !rule.Public() && !rule.Optional() {
+		return access.Decision{}, "asks for a sign-in at " + strings.Join(rt.Provider, " or ")
 	}
-	d := rule.Decide(ctx, s, nil)
+	var q *access.Request
+	if rt.Access.Rule == "" { // max_age alone reads it
+		q = &access.Request{Time: time.Now()}
+	}
+	d := rule.Decide(ctx, s, q)
 	if rule.ReadsRequest() && d.Reason == "rule" {
 		return d, "rule: depends on the request"
 	}
 	return d, d.Reason
-}
-
-// providerOf is the provider whose sign-in a route takes.
-func (l *login) providerOf(rt config.Route) string {
-	if len(rt.Provider) > 0 {
-		return rt.Provider[0]
-	}
-	return l.cfg.Providers[0].Name
 }
 
 // row prints one named value. It may come from the provider, so nothing in it controls the terminal.
