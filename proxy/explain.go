@@ -80,8 +80,8 @@ func (p *Proxy) signInForExplanation(x *exchange, who *Person) error {
 	pr := p.provider(who.Provider)
 	if who.Provider == "" {
 		pr = p.providers[0]
-		if rt := p.routes.match(x.client.Host, canonicalPath(x.r.URL.EscapedPath()), x.r.Method); rt != nil && rt.provider != nil {
-			pr = rt.provider
+		if rt := p.routes.match(x.client.Host, canonicalPath(x.r.URL.EscapedPath()), x.r.Method); rt != nil && len(rt.providers) > 0 {
+			pr = rt.providers[0]
 		}
 	}
 	if pr == nil {
