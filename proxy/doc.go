@@ -10,6 +10,7 @@
 //	  a question    forwardauth.go  another proxy asks about a request that it carries itself
 //	the verdict     gate.go         session → refresh → rule = allow, sign in, deny, unavailable
 //	  allow         upstream.go     strip, set Bearer and identity headers, forward
+//	                transport.go    connections to applications; upload.go watches bodies on their way, failure.go says why there is no answer
 //	                headers.go      which headers clients may not send, and how identity is written; cookies.go the same for cookies
 //	                headervalues.go a route's own headers, computed
 //	                appbearer.go    the token of an application in place of the person's

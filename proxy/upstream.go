@@ -3,11 +3,8 @@ package proxy
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -15,36 +12,9 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"postern/session"
-)
-
-// The time limits towards applications. None bounds a body: uploads, downloads and streams take as long as they move.
-const (
-	dialTimeout         = 5 * time.Second
-	tlsHandshakeTimeout = 10 * time.Second
-	// headerTimeout is how long an application may think between the end of the request and the beginning of its answer: longer than
-	// long polls (usually 30 to 60 s), shorter than anyone waits for a page. Event streams answer at once and then take their time.
-	headerTimeout = 2 * time.Minute
-	// idleTimeout is how long an unused connection is kept. Applications that close earlier are noticed at once.
-	idleTimeout = 90 * time.Second
-	// continueTimeout is how long an application may take to refuse an upload before it is sent (Expect: 100-continue).
-	continueTimeout = time.Second
-	// pingTimeout finds dead HTTP/2 connections, which carry many requests each.
-	pingTimeout = 15 * time.Second
-)
-
-const (
-	// idlePerHost is more than the requests that one process carries at once. With fewer, connections are closed and dialled again under load,
-	// which costs more than all the rest of the proxy.
-	idlePerHost = 1024
-	// maxAnswerHeader bounds an application's response header.
-	maxAnswerHeader = 256 << 10
-	// copyBuffer is the size of the buffers that bodies pass through.
-	copyBuffer = 32 << 10
 )
 
 // upstreamOptions say where an application is and what must never pass.
@@ -69,17 +39,6 @@ type upstreamOptions struct {
 	Fail func(w http.ResponseWriter, r *http.Request, f failure)
 	// Log gets what cannot be answered any more.
 	Log *slog.Logger
-}
-
-// failure is why a request got no answer from its application.
-type failure struct {
-	// Status is 502 or 504 for the application, 499 (nobody reads the answer), 408, 413 or 400 for the client, and 401 when the verdict
-	// was revised before the application answered.
-	Status int
-	// Reason is a stable word for the log.
-	Reason string
-	// Err is for the log alone: it names the application's address.
-	Err error
 }
 
 // upstream forwards requests to one application.
@@ -118,119 +77,10 @@ func newUpstream(o upstreamOptions) (*upstream, error) {
 	return u, nil
 }
 
-// locate reads the address and makes the transports for it.
-func (u *upstream) locate(at *url.URL) error {
-	if at.User != nil || at.RawQuery != "" || at.ForceQuery || at.Fragment != "" || at.Opaque != "" {
-		return errors.New("has more than an address and a path")
-	}
-	base := at.EscapedPath()
-	var dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	dial = dialer.DialContext
-	u.scheme, u.host = at.Scheme, at.Host
-	protocols := new(http.Protocols)
-	switch at.Scheme {
-	case "http":
-		protocols.SetHTTP1(true)
-	case "https":
-		protocols.SetHTTP1(true)
-		protocols.SetHTTP2(true)
-	case "h2c":
-		u.scheme = "http"
-		protocols.SetUnencryptedHTTP2(true)
-	case "unix":
-		if at.Host != "" {
-			return errors.New("has a host; write unix:/path")
-		}
-		socketPath, rest, _ := strings.Cut(at.Path, ":/")
-		if socketPath == "" || socketPath == "/" {
-			return errors.New("names no socket")
-		}
-		u.scheme, u.host, base = "http", "localhost", rest
-		if base != "" {
-			base = "/" + base
-		}
-		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socketPath)
-		}
-		protocols.SetHTTP1(true)
-	default:
-		return fmt.Errorf("scheme %q is not http, https, h2c or unix", at.Scheme)
-	}
-	if u.host == "" {
-		return errors.New("names no host")
-	}
-	if base != "" && base != "/" {
-		if why := ambiguousPath(base, false); why != "" {
-			return errors.New(why)
-		}
-	}
-	u.base = strings.TrimSuffix(base, "/")
-	u.transport.main = u.newTransport(dial, protocols)
-	u.transport.upgrade = u.transport.main
-	if at.Scheme == "h2c" { // servers of h2c speak HTTP/1.1 too, and WebSockets need it
-		http1 := new(http.Protocols)
-		http1.SetHTTP1(true)
-		u.transport.upgrade = u.newTransport(dial, http1)
-	}
-	return nil
-}
-
-// newTransport makes a transport without the surprises of the default one: no proxy from the environment, no gzip of its own, no dialling under load,
-// no header without bound. Certificates are verified against the name in the configuration, which is the SNI too, whatever Host a client sends. It follows no redirect.
-func (u *upstream) newTransport(dial func(ctx context.Context, network, addr string) (net.Conn, error), protocols *http.Protocols) *http.Transport {
-	return &http.Transport{
-		DialContext:            dial,
-		Protocols:              protocols,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    tlsHandshakeTimeout,
-		ResponseHeaderTimeout:  u.o.HeaderTimeout,
-		ExpectContinueTimeout:  continueTimeout,
-		IdleConnTimeout:        idleTimeout,
-		MaxIdleConnsPerHost:    idlePerHost,
-		MaxResponseHeaderBytes: maxAnswerHeader,
-		DisableCompression:     true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout},
-	}
-}
-
 // close gives idle connections back.
 func (u *upstream) close() {
 	u.transport.main.CloseIdleConnections()
 	u.transport.upgrade.CloseIdleConnections()
-}
-
-// transports carry requests, and WebSocket handshakes by HTTP/1.1.
-type transports struct {
-	main, upgrade *http.Transport
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t *transports) RoundTrip(r *http.Request) (*http.Response, error) {
-	if len(r.Header["Upgrade"]) > 0 {
-		return t.upgrade.RoundTrip(r)
-	}
-	return t.main.RoundTrip(r)
-}
-
-// buffers is a pool for copying bodies.
-type buffers struct {
-	pool sync.Pool
-}
-
-// Get implements httputil.BufferPool.
-func (b *buffers) Get() []byte {
-	if p, ok := b.pool.Get().(*[copyBuffer]byte); ok {
-		return p[:]
-	}
-	return make([]byte, copyBuffer)
-}
-
-// Put implements httputil.BufferPool.
-func (b *buffers) Put(p []byte) {
-	if len(p) == copyBuffer {
-		b.pool.Put((*[copyBuffer]byte)(p))
-	}
 }
 
 // forward is what was decided about a request.
@@ -398,63 +248,6 @@ func modifyResponse(res *http.Response) error {
 	return nil
 }
 
-// errUnaskedSwitch is an application that answers 101 to what was no WebSocket handshake.
-var errUnaskedSwitch = errors.New("application switched to a protocol that was not asked for")
-
-// answerFailure answers for an application that did not.
-func answerFailure(_ http.ResponseWriter, out *http.Request, err error) {
-	l := legOf(out)
-	if l.hijacked { // a client that left between handshake and answer
-		l.u.o.Log.DebugContext(l, "websocket not opened", "error", err)
-		return
-	}
-	l.u.o.Fail(l.w, l.in, l.classify(err))
-}
-
-// classify tells whose fault it was.
-func (l *leg) classify(err error) failure {
-	var tooLarge *http.MaxBytesError
-	var timeout net.Error
-	if errors.Is(err, errSessionOver) || context.Cause(l) == errSessionOver {
-		return failure{http.StatusUnauthorized, "session_over", nil}
-	}
-	if cause := l.upload.failure(); cause != nil {
-		switch {
-		case errors.As(cause, &tooLarge):
-			return failure{http.StatusRequestEntityTooLarge, "body_too_large", cause}
-		case errors.As(cause, &timeout) && timeout.Timeout():
-			return failure{http.StatusRequestTimeout, "client_too_slow", cause}
-		}
-		return failure{statusClientClosed, "client_left", cause}
-	}
-	var notFound *net.DNSError
-	switch {
-	case errors.Is(l.Err(), context.Canceled):
-		return failure{statusClientClosed, "client_left", err}
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return failure{http.StatusGatewayTimeout, "upstream_timeout", err}
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
-		return failure{http.StatusBadGateway, "upstream_refused", err}
-	case errors.As(err, &notFound):
-		return failure{http.StatusBadGateway, "upstream_unknown_host", err}
-	case isTLSError(err):
-		return failure{http.StatusBadGateway, "upstream_tls", err}
-	case errors.Is(err, errUnaskedSwitch):
-		return failure{http.StatusBadGateway, "upstream_switched_protocol", err}
-	}
-	return failure{http.StatusBadGateway, "upstream_broken", err}
-}
-
-func isTLSError(err error) bool {
-	var (
-		unverified *tls.CertificateVerificationError
-		notTLS     tls.RecordHeaderError
-		alert      tls.AlertError
-		authority  x509.UnknownAuthorityError
-	)
-	return errors.As(err, &unverified) || errors.As(err, &notTLS) || errors.As(err, &alert) || errors.As(err, &authority)
-}
-
 // Header is the header that the reverse proxy fills. Until the final response has come that can only be a 1xx response's, which must neither
 // carry nor lose what is already set for the final one, such as a cookie of ours.
 func (l *leg) Header() http.Header {
@@ -516,44 +309,4 @@ func (l *leg) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		}
 	}
 	return c, brw, nil
-}
-
-// upload is a request's body. It remembers whether reading it failed: that is the client's fault, not the application's.
-type upload struct {
-	body io.ReadCloser
-	tied *tether // whoever uploads for hours is not idle
-
-	mu     sync.Mutex // the transport reads in its own goroutine
-	closed bool
-	err    error
-}
-
-// Read implements io.Reader.
-func (b *upload) Read(p []byte) (int, error) {
-	n, err := b.body.Read(p)
-	if n > 0 {
-		b.tied.used()
-	}
-	if err != nil && err != io.EOF {
-		b.mu.Lock()
-		if !b.closed && b.err == nil {
-			b.err = err
-		}
-		b.mu.Unlock()
-	}
-	return n, err
-}
-
-// Close implements io.Closer. The transport closes the body of a request that failed; reading errors after that mean nothing.
-func (b *upload) Close() error {
-	b.mu.Lock()
-	b.closed = true
-	b.mu.Unlock()
-	return b.body.Close()
-}
-
-func (b *upload) failure() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.err
 }

@@ -1,0 +1,46 @@
+package proxy
+
+import (
+	"io"
+	"sync"
+)
+
+// upload is a request's body. It remembers whether reading it failed: that is the client's fault, not the application's.
+type upload struct {
+	body io.ReadCloser
+	tied *tether // whoever uploads for hours is not idle
+
+	mu     sync.Mutex // the transport reads in its own goroutine
+	closed bool
+	err    error
+}
+
+// Read implements io.Reader.
+func (b *upload) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	if n > 0 {
+		b.tied.used()
+	}
+	if err != nil && err != io.EOF {
+		b.mu.Lock()
+		if !b.closed && b.err == nil {
+			b.err = err
+		}
+		b.mu.Unlock()
+	}
+	return n, err
+}
+
+// Close implements io.Closer. The transport closes the body of a request that failed; reading errors after that mean nothing.
+func (b *upload) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	return b.body.Close()
+}
+
+func (b *upload) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
