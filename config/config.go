@@ -62,8 +62,8 @@ type Server struct {
 	Prefix string `yaml:"prefix" default:"/oauth2"`
 	// ReturnHosts lists further hosts, or host:port, to which a person may be sent after sign-in or sign-out.
 	ReturnHosts []string `yaml:"return_hosts"`
-	// MaxRequestBody refuses larger request bodies with 413.
-	MaxRequestBody Size `yaml:"max_request_body" later:"yes"`
+	// MaxRequestBody refuses larger request bodies with 413 on every route that does not say otherwise. Default: no limit.
+	MaxRequestBody Size `yaml:"max_request_body"`
 	// Log says what is logged, and how.
 	Log Log `yaml:"log"`
 	// Audit writes who signed in, was refused, and whose session ended by whom: one JSON object a line. Without it nothing is written.

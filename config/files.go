@@ -66,7 +66,34 @@ func (c *Config) CheckFiles() Problems {
 		}
 		v.ca(at+".ca_file", p.CAFile)
 	}
+	for i, r := range c.Routes {
+		at := fmt.Sprintf("routes[%d]", i)
+		if t := r.UpstreamTLS; t != nil {
+			v.ca(at+".upstream_tls.ca_file", t.CAFile)
+			if t.CertFile != "" {
+				v.pair(at+".upstream_tls", t.CertFile, t.KeyFile)
+			}
+		}
+		v.folder(at+".upstream", r.Folder())
+	}
 	return v.problems.sorted()
+}
+
+// folder wants a folder that can be read.
+func (v *validator) folder(path, name string) {
+	if name == "" {
+		return
+	}
+	const mend = "Name a folder that Postern's user can read"
+	f, err := os.Open(name)
+	if err != nil {
+		v.err(path, "the folder "+unreadableFile(err).Error(), mend)
+		return
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.IsDir() {
+		v.err(path, "is not a folder", mend)
+	}
 }
 
 // secret reads a secret and lets bad say what is wrong with it, and mend what to do then.
@@ -220,4 +247,21 @@ func readPEM(file string) ([]byte, error) {
 		return nil, unreadableFile(err)
 	}
 	return data, nil
+}
+
+// readPair reads a certificate chain and its key, which are cert_file and key_file of the section that its errors name.
+func readPair(section, certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := readPEM(certFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("%s.cert_file %w", section, err)
+	}
+	key, err := readPEM(keyFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("%s.key_file %w", section, err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("%s: %w", section, err)
+	}
+	return pair, nil
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net/url"
 	"time"
 )
@@ -135,19 +134,7 @@ type ClientCert struct {
 
 // Load reads the certificate and its key as they are now. Its errors name the keys, not the files nor what they hold.
 func (c ClientCert) Load() (tls.Certificate, error) {
-	cert, err := readPEM(c.CertFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("client_cert.cert_file %w", err)
-	}
-	key, err := readPEM(c.KeyFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("client_cert.key_file %w", err)
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("client_cert: %w", err)
-	}
-	return pair, nil
+	return readPair("client_cert", c.CertFile, c.KeyFile)
 }
 
 // UserinfoCall is one entry of a provider's `userinfo` list.

@@ -1,6 +1,10 @@
 package config
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"net/url"
 	"time"
 )
@@ -13,8 +17,13 @@ type Route struct {
 	Path string `yaml:"path" default:"/"`
 	// Methods limits the route to some methods. Default: all.
 	Methods []string `yaml:"methods"`
-	// Upstream is where requests go: http, https, h2c or unix:/path.sock.
+	// Upstream is where requests go: http, https, h2c or unix:/path.sock, each with a base path if need be. Several in a list are balanced: a request goes where the
+	// fewest are under way, and an address that does not answer is left alone for 1 to 30 seconds. Or a folder of static files: file:///srv/www.
 	Upstream Upstreams `yaml:"upstream"`
+	// UpstreamHost is which Host the application sees: keep (the default) passes the client's, upstream sends the host of the address. X-Forwarded-Host always tells the client's.
+	UpstreamHost string `yaml:"upstream_host" oneof:"keep upstream"`
+	// UpstreamTLS says more about https upstreams. Their certificates are always verified.
+	UpstreamTLS *UpstreamTLS `yaml:"upstream_tls"`
 	// Provider names whose sign-ins this route takes; of several, a person chooses one. Default: every provider.
 	Provider []string `yaml:"provider"`
 	// Access says who may make these requests: public, optional (a session is used where there is one), signed_in, deny, or conditions that must all hold. Default: signed_in, whoever the provider signs in.
@@ -38,8 +47,11 @@ type Route struct {
 	// AllowEncodedSlash lets paths with %2F through, which are refused otherwise: applications do not agree whether it separates segments. It
 	// does not here: /a%2Fb is one segment below /, and refused where another route covers /a/b. Expressions see %2F in request.path.
 	AllowEncodedSlash bool `yaml:"allow_encoded_slash"`
-	// StripPrefix takes this off the path.
-	StripPrefix string `yaml:"strip_prefix" later:"yes"`
+	// StripPrefix is taken off the path before the application sees it, by whole segments; the route's path lies under it. The application is told of it in X-Forwarded-Prefix.
+	StripPrefix string `yaml:"strip_prefix"`
+	// RewriteResponse turns the application's own address in Location, Content-Location and Set-Cookie into what browsers see, and puts strip_prefix back there. For
+	// applications that do not read X-Forwarded-Host and X-Forwarded-Prefix.
+	RewriteResponse bool `yaml:"rewrite_response"`
 	// Preflight lets CORS preflights through to the application when it is pass: without session, identity or token.
 	Preflight string `yaml:"preflight" oneof:"pass"`
 	// CORS lists origins whose scripts may read Postern's own 401, such as https://app.example.com. Everything else about CORS is the application's.
@@ -53,14 +65,58 @@ type Route struct {
 	// Activity none is for applications that poll or send heartbeats by themselves: neither requests nor data that the client
 	// sends in a WebSocket or an upload keep a session from idling on this route. Default: they do.
 	Activity string `yaml:"activity" oneof:"none"`
-	// Timeout bounds a request.
-	Timeout time.Duration `yaml:"timeout" later:"yes"`
-	// MaxRequestBody refuses larger request bodies with 413.
-	MaxRequestBody Size `yaml:"max_request_body" later:"yes"`
+	// Timeout bounds what an application takes for a request, from forwarding it to the last byte of the answer; WebSockets once they are open and event
+	// streams are not bound. Without it an application has 2 minutes to begin its answer.
+	Timeout time.Duration `yaml:"timeout"`
+	// MaxRequestBody refuses larger request bodies with 413, in place of server.max_request_body.
+	MaxRequestBody Size `yaml:"max_request_body"`
 }
 
 // Upstreams are the addresses of one application.
 type Upstreams []*url.URL
+
+// UpstreamTLS is a route's `upstream_tls`. The files are read for each new connection.
+type UpstreamTLS struct {
+	// CAFile is the PEM file of the CAs that sign the upstreams' certificates, in place of the system's.
+	CAFile string `yaml:"ca_file"`
+	// CertFile is the PEM file of the certificate chain that Postern shows to upstreams.
+	CertFile string `yaml:"cert_file"`
+	// KeyFile is the PEM file of the certificate's private key.
+	KeyFile string `yaml:"key_file"`
+	// ServerName is the name that upstreams' certificates must have, and that they are asked for (SNI). Default: the host of the address.
+	ServerName string `yaml:"server_name"`
+}
+
+// Load reads the files as they are now. Its errors name the keys, not the files nor what they hold.
+func (t UpstreamTLS) Load() (*tls.Config, error) {
+	c := &tls.Config{ServerName: t.ServerName}
+	if t.CAFile != "" {
+		ca, err := readPEM(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("upstream_tls.ca_file %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(ca) {
+			return nil, errors.New("upstream_tls.ca_file holds no certificate")
+		}
+	}
+	if t.CertFile != "" {
+		pair, err := readPair("upstream_tls", t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// Folder is the folder of static files that the route serves; "" when it forwards requests.
+func (r Route) Folder() string {
+	if len(r.Upstream) != 1 || r.Upstream[0] == nil || r.Upstream[0].Scheme != "file" {
+		return ""
+	}
+	return r.Upstream[0].Path
+}
 
 // Words that [Access.Level] can be.
 const (

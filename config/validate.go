@@ -145,6 +145,7 @@ func (v *validator) server() {
 			v.shown(at, "is not a host", "Write a whole host name, such as app.example.com or app.example.com:8443, without scheme, path or *")
 		}
 	}
+	v.bodyLimit("server.max_request_body", s.MaxRequestBody)
 	v.word("server.log.level", s.Log.Level, "debug", "info", "warn", "error")
 	if t := s.Tracing; t != nil {
 		if t.Endpoint == nil {
@@ -155,6 +156,9 @@ func (v *validator) server() {
 		if t.Sample < 0 || t.Sample > 1 {
 			v.shown("server.tracing.sample", "is not a share", "Write a number from 0 to 1, such as 0.05")
 		}
+	}
+	if v.given("server.max_request_body") && !slices.ContainsFunc(v.c.Routes, func(r Route) bool { return len(r.Upstream) > 0 }) {
+		v.err("server.max_request_body", "does nothing where no route has an upstream", "Set the like in the proxy that carries the requests")
 	}
 	if f := v.c.ForwardAuth; f != nil && f.Dialect == "" {
 		v.err("forward_auth.dialect", "is missing", "Write nginx, traefik, caddy or envoy: each reads only its own headers")

@@ -112,54 +112,6 @@ func (v *validator) methods(at string, methods []string) {
 	}
 }
 
-func (v *validator) upstreams(at string, r Route) {
-	key := at + ".upstream"
-	if len(r.Upstream) == 0 && r.Access.Level != Deny && v.c.ForwardAuth == nil && !v.c.src.broken(key) {
-		v.err(at, "has no upstream", "Write upstream: http://HOST:PORT, or access: deny")
-	}
-	if len(r.Upstream) == 0 && v.c.ForwardAuth != nil && len(r.HeadersResponse) > 0 {
-		v.err(at+".headers_response", "cannot be set where another proxy carries the answers", "Set them in that proxy, or write an upstream")
-	}
-	if len(r.Upstream) > 1 {
-		v.err(key, "more than one upstream is not supported yet", "Leave the others out until a later version")
-	}
-	for i, u := range r.Upstream {
-		if u != nil {
-			v.upstream(element(v.c.src, key, i), u)
-		}
-	}
-}
-
-func (v *validator) upstream(at string, u *url.URL) {
-	if u.User != nil {
-		v.err(at, "holds a user or password", "Leave it out: Postern sends the person's token")
-	}
-	if u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		v.err(at, "has a query or fragment", "Write scheme, host and, if need be, a path")
-	}
-	switch u.Scheme {
-	case "http", "https", "h2c":
-		if !isHostPort(u.Host) {
-			v.err(at, "has no host", "Write it such as http://127.0.0.1:3000")
-			return
-		}
-		if p := u.EscapedPath(); p != "" && path.Clean(p) != p && path.Clean(p)+"/" != p {
-			v.err(at, "has a path that is not clean", "Write it without //, . and ..")
-		}
-		if u.Host == v.c.Server.Listen {
-			v.err(at, "is Postern's own address", "Name the application's")
-		}
-	case "unix":
-		if u.Host != "" || !strings.HasPrefix(u.Path, "/") || path.Clean(u.Path) != u.Path || u.Path == "/" {
-			v.err(at, "is not the path of a socket", "Write it such as unix:/run/app.sock")
-		}
-	case "file":
-		v.err(at, "a folder of files is not supported yet", "Leave it out until a later version")
-	default:
-		v.err(at, "has a scheme that is none of http, https, h2c and unix", "Write it such as http://127.0.0.1:3000")
-	}
-}
-
 func (v *validator) routeProviders(at string, r Route) {
 	key := at + ".provider"
 	for i, name := range r.Provider {

@@ -106,6 +106,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	}
 	p.ownHeaders = headerNames(programs)
 	for i, c := range cfg.Routes {
+		c.MaxRequestBody = cmp.Or(c.MaxRequestBody, cfg.Server.MaxRequestBody)
 		if err := p.addRoute(c, programs[i]); err != nil {
 			return nil, fmt.Errorf("routes[%d]: %w", i, err)
 		}
@@ -283,17 +284,29 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	if len(c.Provider) == 0 && c.Access.Level != config.Public && c.Access.Level != config.Deny {
 		rt.providers = p.providers
 	}
+	if rt.token == "access_token" {
+		rt.renew = p.renew
+	}
 	if len(c.Upstream) > 0 {
-		rt.upstream, err = newUpstream(upstreamOptions{
-			URL: c.Upstream[0], Ours: p.ours, Forwarding: p.forwarding, Streams: p.streams, HSTS: p.hsts, Fail: p.upstreamFailed, Log: p.log,
-			Strip: p.ownHeaders, EncodedSlash: c.AllowEncodedSlash,
-		})
-		if err != nil {
+		if rt.upstream, err = newUpstream(p.upstreamOptions(c)); err != nil {
 			return err
 		}
 	}
 	p.routes.add(c.Host, c.Path, rt)
 	return nil
+}
+
+// upstreamOptions hands the way to an application its part of the configuration.
+func (p *Proxy) upstreamOptions(c config.Route) upstreamOptions {
+	o := upstreamOptions{
+		URLs: c.Upstream, OwnHost: c.UpstreamHost == "upstream", StripPrefix: strings.TrimSuffix(c.StripPrefix, "/"), RewriteResponse: c.RewriteResponse,
+		Timeout: c.Timeout, MaxBody: int64(c.MaxRequestBody), EncodedSlash: c.AllowEncodedSlash, Strip: p.ownHeaders,
+		Ours: p.ours, Forwarding: p.forwarding, Streams: p.streams, HSTS: p.hsts, Fail: p.upstreamFailed, Log: p.log,
+	}
+	if c.UpstreamTLS != nil {
+		o.TLS = c.UpstreamTLS.Load
+	}
+	return o
 }
 
 // crossSiteGuard refuses what pages of other origins than the route's own and its allowed ones send.

@@ -10,7 +10,10 @@
 //	  a question    forwardauth.go  another proxy asks about a request that it carries itself
 //	the verdict     gate.go         session → refresh → rule = allow, sign in, deny, unavailable
 //	  allow         upstream.go     strip, set Bearer and identity headers, forward
-//	                transport.go    connections to applications; upload.go watches bodies on their way, failure.go says why there is no answer
+//	                balance.go      which address gets it; transport.go connects, upload.go watches bodies on their way, failure.go says why there is no answer
+//	                prefix.go       strip_prefix; rewrite.go puts it back in answers
+//	                renew.go        once more with another token where the application calls one invalid
+//	                files.go        a folder in place of an application
 //	                headers.go      which headers clients may not send, and how identity is written; cookies.go the same for cookies
 //	                headervalues.go a route's own headers, computed
 //	                appbearer.go    the token of an application in place of the person's

@@ -12,8 +12,8 @@ import (
 
 // failure is why a request got no answer from its application.
 type failure struct {
-	// Status is 502 or 504 for the application, 499 (nobody reads the answer), 408, 413 or 400 for the client, and 401 when the verdict
-	// was revised before the application answered.
+	// Status is 502 or 504 for the application, 499 (nobody reads the answer), 408, 413 or 400 for the client, 401 when the verdict
+	// was revised before the application answered, and 404 or 405 for a folder of files.
 	Status int
 	// Reason is a stable word for the log.
 	Reason string
@@ -24,6 +24,12 @@ type failure struct {
 // errUnaskedSwitch is an application that answers 101 to what was no WebSocket handshake.
 var errUnaskedSwitch = errors.New("application switched to a protocol that was not asked for")
 
+// errTimeout is why an exchange was ended.
+var errTimeout = errors.New("the application took longer than the timeout of the route")
+
+// fail answers in place of the application.
+func (l *leg) fail(f failure) { l.u.o.Fail(l.w, l.in, f) }
+
 // answerFailure answers for an application that did not.
 func answerFailure(_ http.ResponseWriter, out *http.Request, err error) {
 	l := legOf(out)
@@ -31,7 +37,7 @@ func answerFailure(_ http.ResponseWriter, out *http.Request, err error) {
 		l.u.o.Log.DebugContext(l, "websocket not opened", "error", err)
 		return
 	}
-	l.u.o.Fail(l.w, l.in, l.classify(err))
+	l.fail(l.classify(err))
 }
 
 // classify tells whose fault it was.
@@ -40,6 +46,9 @@ func (l *leg) classify(err error) failure {
 	var timeout net.Error
 	if errors.Is(err, errSessionOver) || context.Cause(l) == errSessionOver {
 		return failure{http.StatusUnauthorized, "session_over", nil}
+	}
+	if context.Cause(l) == errTimeout {
+		return failure{http.StatusGatewayTimeout, "upstream_timeout", errTimeout}
 	}
 	if cause := l.upload.failure(); cause != nil {
 		switch {

@@ -74,6 +74,9 @@ func (p *Proxy) forward(x *exchange) {
 		p.grant(x, f)
 		return
 	}
+	if s != nil {
+		f.Renew = rt.renew
+	}
 	began := p.now()
 	defer func() { x.upstream = p.now().Sub(began) }()
 	x.route.upstream.serve(x, x.r, f)

@@ -22,6 +22,7 @@ type route struct {
 
 	headers, response []headerValue // as in [routePrograms]
 	token             string        // the person's token that is sent: access_token, id_token or none
+	renew             renewFunc     // gets another token when the application calls one invalid; nil where there is none to get
 	keepAuthorization bool          // the client's own Authorization passes where there is no session
 	anyCase           bool          // the application takes paths in any case for one
 	encodedSlash      bool          // paths with %2F pass

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -38,17 +39,35 @@ const (
 	copyBuffer = 32 << 10
 )
 
-// locate reads the address and makes the transports for it.
-func (u *upstream) locate(at *url.URL) error {
+// dialFunc opens connections.
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// unconnected is why no connection to an address came about. Nothing of the request was sent.
+type unconnected struct{ error }
+
+// Unwrap gives the cause.
+func (e unconnected) Unwrap() error { return e.error }
+
+// address is one place where an application listens.
+type address struct {
+	name         string // as the configuration writes it, for the log
+	scheme, host string // for the transport
+	base         string // put before each path; without a slash at its end
+	transport    transports
+	health       health // guarded by the balancer's mutex
+}
+
+// newAddress reads an address and makes the transports for it. It does not connect yet.
+func newAddress(o *upstreamOptions, at *url.URL) (*address, error) {
 	if at.User != nil || at.RawQuery != "" || at.ForceQuery || at.Fragment != "" || at.Opaque != "" {
-		return errors.New("has more than an address and a path")
+		return nil, errors.New("has more than an address and a path")
 	}
+	a := &address{name: at.String(), scheme: at.Scheme, host: at.Host}
 	base := at.EscapedPath()
-	var dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	dial = dialer.DialContext
-	u.scheme, u.host = at.Scheme, at.Host
-	protocols := new(http.Protocols)
+	dial := dialer.DialContext
+	http1, protocols := new(http.Protocols), new(http.Protocols)
+	http1.SetHTTP1(true)
 	switch at.Scheme {
 	case "http":
 		protocols.SetHTTP1(true)
@@ -56,17 +75,17 @@ func (u *upstream) locate(at *url.URL) error {
 		protocols.SetHTTP1(true)
 		protocols.SetHTTP2(true)
 	case "h2c":
-		u.scheme = "http"
+		a.scheme = "http"
 		protocols.SetUnencryptedHTTP2(true)
 	case "unix":
 		if at.Host != "" {
-			return errors.New("has a host; write unix:/path")
+			return nil, errors.New("has a host; write unix:/path")
 		}
 		socketPath, rest, _ := strings.Cut(at.Path, ":/")
 		if socketPath == "" || socketPath == "/" {
-			return errors.New("names no socket")
+			return nil, errors.New("names no socket")
 		}
-		u.scheme, u.host, base = "http", "localhost", rest
+		a.scheme, a.host, base = "http", "localhost", rest
 		if base != "" {
 			base = "/" + base
 		}
@@ -75,36 +94,45 @@ func (u *upstream) locate(at *url.URL) error {
 		}
 		protocols.SetHTTP1(true)
 	default:
-		return fmt.Errorf("scheme %q is not http, https, h2c or unix", at.Scheme)
+		return nil, fmt.Errorf("scheme %q is not http, https, h2c, unix or file", at.Scheme)
 	}
-	if u.host == "" {
-		return errors.New("names no host")
+	if a.host == "" {
+		return nil, errors.New("names no host")
 	}
 	if base != "" && base != "/" {
 		if why := ambiguousPath(base, false); why != "" {
-			return errors.New(why)
+			return nil, errors.New(why)
 		}
 	}
-	u.base = strings.TrimSuffix(base, "/")
-	u.transport.main = u.newTransport(dial, protocols)
-	u.transport.upgrade = u.transport.main
-	if at.Scheme == "h2c" { // servers of h2c speak HTTP/1.1 too, and WebSockets need it
-		http1 := new(http.Protocols)
-		http1.SetHTTP1(true)
-		u.transport.upgrade = u.newTransport(dial, http1)
+	a.base = strings.TrimSuffix(base, "/")
+	a.transport.main = newTransport(o, dial, at.Hostname(), protocols)
+	a.transport.upgrade = a.transport.main
+	if protocols.HTTP2() || protocols.UnencryptedHTTP2() { // such servers speak HTTP/1.1 too, and WebSockets need it
+		a.transport.upgrade = newTransport(o, dial, at.Hostname(), http1)
 	}
-	return nil
+	return a, nil
 }
 
 // newTransport makes a transport without the surprises of the default one: no proxy from the environment, no gzip of its own, no dialling under load,
-// no header without bound. Certificates are verified against the name in the configuration, which is the SNI too, whatever Host a client sends. It follows no redirect.
-func (u *upstream) newTransport(dial func(ctx context.Context, network, addr string) (net.Conn, error), protocols *http.Protocols) *http.Transport {
+// no header without bound. It follows no redirect.
+func newTransport(o *upstreamOptions, dial dialFunc, host string, protocols *http.Protocols) *http.Transport {
 	return &http.Transport{
-		DialContext:            dial,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			if err != nil {
+				return nil, unconnected{err}
+			}
+			return conn, nil
+		},
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dialTLS(ctx, o, dial, addr, host, protocols)
+			if err != nil {
+				return nil, unconnected{err}
+			}
+			return conn, nil
+		},
 		Protocols:              protocols,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    tlsHandshakeTimeout,
-		ResponseHeaderTimeout:  u.o.HeaderTimeout,
+		ResponseHeaderTimeout:  o.HeaderTimeout,
 		ExpectContinueTimeout:  continueTimeout,
 		IdleConnTimeout:        idleTimeout,
 		MaxIdleConnsPerHost:    idlePerHost,
@@ -114,17 +142,52 @@ func (u *upstream) newTransport(dial func(ctx context.Context, network, addr str
 	}
 }
 
+// dialTLS opens a connection whose certificate is verified against the name in the configuration, which is the SNI too, whatever Host a
+// client sends. What the files of upstream_tls hold counts as it is now.
+func dialTLS(ctx context.Context, o *upstreamOptions, dial dialFunc, addr, host string, protocols *http.Protocols) (net.Conn, error) {
+	config := &tls.Config{}
+	if o.TLS != nil {
+		var err error
+		if config, err = o.TLS(); err != nil {
+			return nil, err
+		}
+	}
+	config.MinVersion = tls.VersionTLS12
+	config.ServerName = cmp.Or(config.ServerName, host)
+	config.NextProtos = []string{"http/1.1"}
+	if protocols.HTTP2() {
+		config.NextProtos = []string{"h2", "http/1.1"}
+	}
+	conn, err := dial(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tlsHandshakeTimeout)
+	defer cancel()
+	secured := tls.Client(conn, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return secured, nil
+}
+
 // transports carry requests, and WebSocket handshakes by HTTP/1.1.
 type transports struct {
 	main, upgrade *http.Transport
 }
 
-// RoundTrip implements http.RoundTripper.
-func (t *transports) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t *transports) roundTrip(r *http.Request) (*http.Response, error) {
 	if len(r.Header["Upgrade"]) > 0 {
 		return t.upgrade.RoundTrip(r)
 	}
 	return t.main.RoundTrip(r)
+}
+
+// close gives idle connections back.
+func (t *transports) close() {
+	t.main.CloseIdleConnections()
+	t.upgrade.CloseIdleConnections()
 }
 
 // buffers is a pool for copying bodies.

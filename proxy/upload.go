@@ -3,12 +3,14 @@ package proxy
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 )
 
 // upload is a request's body. It remembers whether reading it failed: that is the client's fault, not the application's.
 type upload struct {
 	body io.ReadCloser
 	tied *tether // whoever uploads for hours is not idle
+	read atomic.Bool
 
 	mu     sync.Mutex // the transport reads in its own goroutine
 	closed bool
@@ -17,6 +19,7 @@ type upload struct {
 
 // Read implements io.Reader.
 func (b *upload) Read(p []byte) (int, error) {
+	b.read.Store(true)
 	n, err := b.body.Read(p)
 	if n > 0 {
 		b.tied.used()
@@ -31,8 +34,12 @@ func (b *upload) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close implements io.Closer. The transport closes the body of a request that failed; reading errors after that mean nothing.
+// Close implements io.Closer. The transport closes the body of a request that failed; reading errors after that mean nothing. A body that
+// nobody has read from stays open: it may go to another address yet, and the reverse proxy closes it in the end.
 func (b *upload) Close() error {
+	if !b.read.Load() {
+		return nil
+	}
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()

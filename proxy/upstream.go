@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,8 +20,20 @@ import (
 
 // upstreamOptions say where an application is and what must never pass.
 type upstreamOptions struct {
-	// URL is http, https or h2c with an optional base path, or unix:/path.sock, or unix:/path.sock:/base.
-	URL *url.URL
+	// URLs are the addresses: http, https or h2c with an optional base path, or unix:/path.sock, or unix:/path.sock:/base. Or one file:///folder.
+	URLs []*url.URL
+	// OwnHost sends the address's host as Host, in place of the client's.
+	OwnHost bool
+	// TLS says more about https than the defaults; it is asked for each connection.
+	TLS func() (*tls.Config, error)
+	// StripPrefix is taken off each path; without a slash at its end.
+	StripPrefix string
+	// RewriteResponse turns the application's own address in its answers into what browsers see.
+	RewriteResponse bool
+	// Timeout bounds the exchange with the application, when it is not zero.
+	Timeout time.Duration
+	// MaxBody bounds the bodies of requests, when it is not zero.
+	MaxBody int64
 	// Ours tells our cookies by name. They are neither sent to the application nor taken from it.
 	Ours func(name string) bool
 	// Forwarding writes the X-Forwarded-* headers.
@@ -33,7 +46,7 @@ type upstreamOptions struct {
 	EncodedSlash bool
 	// HSTS is the Strict-Transport-Security value where the application sets none; "" sets none.
 	HSTS string
-	// HeaderTimeout replaces headerTimeout when it is not zero.
+	// HeaderTimeout replaces headerTimeout when it is not zero. With a Timeout there is none.
 	HeaderTimeout time.Duration
 	// Fail answers when the application did not.
 	Fail func(w http.ResponseWriter, r *http.Request, f failure)
@@ -43,11 +56,11 @@ type upstreamOptions struct {
 
 // upstream forwards requests to one application.
 type upstream struct {
-	o            upstreamOptions
-	scheme, host string // for the transport
-	base         string // put before each path; without a slash at its end
-	proxy        httputil.ReverseProxy
-	transport    transports
+	o      upstreamOptions
+	to     balancer
+	files  folder // serves in place of an application, when it is not empty
+	prefix string // StripPrefix as it stands in URLs
+	proxy  httputil.ReverseProxy
 }
 
 // newUpstream makes the way to an application. It does not connect yet.
@@ -59,17 +72,30 @@ func newUpstream(o upstreamOptions) (*upstream, error) {
 	if u.o.Log == nil {
 		u.o.Log = slog.New(slog.DiscardHandler)
 	}
-	if u.o.HeaderTimeout == 0 {
+	switch {
+	case o.Timeout > 0:
+		u.o.HeaderTimeout = 0
+	case o.HeaderTimeout == 0:
 		u.o.HeaderTimeout = headerTimeout
 	}
-	if err := u.locate(o.URL); err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", o.URL.Redacted(), err)
+	u.prefix = (&url.URL{Path: o.StripPrefix}).EscapedPath()
+	if at := o.URLs[0]; at.Scheme == "file" {
+		u.files = folder(at.Path)
+		return u, nil
+	}
+	u.to.log = u.o.Log
+	for _, at := range o.URLs {
+		a, err := newAddress(&u.o, at)
+		if err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", at.Redacted(), err)
+		}
+		u.to.addresses = append(u.to.addresses, a)
 	}
 	u.proxy = httputil.ReverseProxy{
 		Rewrite:        rewrite,
 		ModifyResponse: modifyResponse,
 		ErrorHandler:   answerFailure,
-		Transport:      &u.transport,
+		Transport:      u,
 		BufferPool:     &buffers{},
 		// A body that broke off: the request's own log line says so too, with its id.
 		ErrorLog: slog.NewLogLogger(u.o.Log.Handler(), slog.LevelDebug),
@@ -79,8 +105,9 @@ func newUpstream(o upstreamOptions) (*upstream, error) {
 
 // close gives idle connections back.
 func (u *upstream) close() {
-	u.transport.main.CloseIdleConnections()
-	u.transport.upgrade.CloseIdleConnections()
+	for _, a := range u.to.addresses {
+		a.transport.close()
+	}
 }
 
 // forward is what was decided about a request.
@@ -93,6 +120,8 @@ type forward struct {
 	KeepAuthorization bool
 	// Bearer is the token that is sent, when it is not empty.
 	Bearer string
+	// Renew gets another token when the application calls this one invalid; nil where there is none to get.
+	Renew renewFunc
 	// OwnHeaders says that Headers stand in place of the default identity headers.
 	OwnHeaders bool
 	// Headers go to the application, Response to the client.
@@ -120,31 +149,57 @@ func (f forward) tell(h http.Header, authorization []string) {
 // It panics with http.ErrAbortHandler when the answer breaks off, as httputil.ReverseProxy does: the client must not take a part for the whole.
 func (u *upstream) serve(w http.ResponseWriter, r *http.Request, f forward) {
 	l := &leg{Context: r.Context(), u: u, w: w, in: r, f: f}
-	path, query, err := requestTarget(r)
-	if err == nil {
-		if why := ambiguousPath(path, u.o.EncodedSlash); why != "" {
-			err = errors.New(why)
-		}
-	}
-	if err == nil && refusedMethod(r) {
-		err = errors.New("method refused")
-	}
-	if err != nil { // the gate has refused these; nothing may depend on its memory
-		u.o.Fail(w, r, failure{Status: http.StatusBadRequest, Reason: "bad_target", Err: err})
+	if err := l.readTarget(); err != nil {
+		l.fail(failure{http.StatusBadRequest, "bad_target", err})
 		return
 	}
-	l.target = r.RequestURI
-	if u.base != "" || len(l.target) != len(path)+len(query) {
-		l.target = u.base + path + query
+	if limit := u.o.MaxBody; limit > 0 && r.ContentLength > limit {
+		l.fail(failure{http.StatusRequestEntityTooLarge, "body_too_large", nil})
+		return
 	}
 	l.websocket = isWebSocketHandshake(r)
+	if u.o.Timeout > 0 {
+		defer l.bound(u.o.Timeout)()
+	}
 	l.tied = l.tether()
 	defer l.tied.untie()
+	if u.files != "" {
+		u.files.serve(l)
+		return
+	}
+	defer l.release()
 	u.proxy.ServeHTTP(l, r.WithContext(l))
 	if !l.hijacked {
 		// RFC 9110 section 6.5.1: a trailer is no place for cookies. This one would bypass modifyResponse.
 		delete(w.Header(), http.TrailerPrefix+"Set-Cookie")
 	}
+}
+
+// readTarget finds what is asked for at the application. The gate has refused what is refused here; nothing may depend on its memory.
+func (l *leg) readTarget() error {
+	path, query, err := requestTarget(l.in)
+	if err != nil {
+		return err
+	}
+	if why := ambiguousPath(path, l.u.o.EncodedSlash); why != "" {
+		return errors.New(why)
+	}
+	if refusedMethod(l.in) {
+		return errors.New("method refused")
+	}
+	if prefix := l.u.o.StripPrefix; prefix != "" {
+		rest, ok := cutPrefix(path, prefix)
+		if !ok {
+			return errors.New("path does not begin with strip_prefix")
+		}
+		l.target = rest + query
+		return nil
+	}
+	l.target = l.in.RequestURI
+	if len(l.target) != len(path)+len(query) { // the absolute form
+		l.target = path + query
+	}
+	return nil
 }
 
 // leg is one request between Postern and an application. It is the request's context, so that the reverse proxy's hooks find it, and
@@ -155,9 +210,11 @@ type leg struct {
 	w         http.ResponseWriter
 	in        *http.Request
 	f         forward
-	target    string  // path and query as they are sent
-	websocket bool    // the client began a WebSocket handshake
-	tied      *tether // to the session; nil without one
+	at        *address    // where it is sent; nil before it is
+	target    string      // path and query as they are sent, behind the address's base path
+	websocket bool        // the client began a WebSocket handshake
+	tied      *tether     // to the session; nil without one
+	clock     *time.Timer // ends the exchange; nil without a timeout
 	upload    upload
 	interim   http.Header // of a 1xx response under way
 	answered  bool        // the final response has come: what is written now is that
@@ -181,9 +238,8 @@ func legOf(r *http.Request) *leg { return r.Context().Value(legKey{}).(*leg) }
 func rewrite(pr *httputil.ProxyRequest) {
 	l := legOf(pr.In)
 	out, h := pr.Out, pr.Out.Header
-	// Opaque is written as it is. Any other way net/http encodes the path anew and drops what it cannot parse from the query.
-	*out.URL = url.URL{Scheme: l.u.scheme, Host: l.u.host, Opaque: l.target}
-	out.Host = l.f.Client.Host
+	l.at = l.u.to.pick(nil)
+	l.aim(out)
 	out.Trailer = nil // request trailers are never headers to anyone (A56)
 	if !l.websocket {
 		delete(h, "Connection")
@@ -191,6 +247,9 @@ func rewrite(pr *httputil.ProxyRequest) {
 	}
 	if out.Body != nil {
 		l.upload.body, l.upload.tied = out.Body, l.tied
+		if limit := l.u.o.MaxBody; limit > 0 {
+			l.upload.body = http.MaxBytesReader(l.w, out.Body, limit)
+		}
 		out.Body = &l.upload
 	}
 	stripIdentity(h, l.u.o.Strip)
@@ -198,6 +257,61 @@ func rewrite(pr *httputil.ProxyRequest) {
 	authorization := h["Authorization"]
 	l.f.tell(h, authorization)
 	l.u.o.Forwarding.set(h, l.f.Client)
+	if l.u.prefix != "" {
+		h["X-Forwarded-Prefix"] = []string{l.u.prefix}
+	}
+}
+
+// aim addresses a request to l.at.
+func (l *leg) aim(out *http.Request) {
+	// Opaque is written as it is. Any other way net/http encodes the path anew and drops what it cannot parse from the query.
+	*out.URL = url.URL{Scheme: l.at.scheme, Host: l.at.host, Opaque: l.at.base + l.target}
+	out.Host = l.f.Client.Host
+	if l.u.o.OwnHost {
+		out.Host = l.at.host
+	}
+}
+
+// release gives the address back that the request was sent to.
+func (l *leg) release() { l.u.to.release(l.at) }
+
+// RoundTrip sends a request to the application, and once more where the application calls its token invalid and there is another one.
+func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
+	l := legOf(r)
+	res, err := u.to.send(l, r)
+	if err != nil || l.f.Renew == nil || !refusesToken(res) || !l.replayable() {
+		return res, err
+	}
+	return l.again(r, res)
+}
+
+// replayable tells whether sending the request twice changes nothing: it has no body and a method that only reads (RFC 9110 section 9.2.1).
+func (l *leg) replayable() bool {
+	switch l.in.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return l.upload.body == nil && !l.websocket
+	}
+	return false
+}
+
+// bound ends the exchange after d, unless unbound is called. The caller calls end when it is over.
+func (l *leg) bound(d time.Duration) (end func()) {
+	ctx, cancel := context.WithCancelCause(l.Context)
+	l.Context, l.clock = ctx, time.AfterFunc(d, func() { cancel(errTimeout) })
+	return func() {
+		l.clock.Stop()
+		if x := exchangeOf(l.w); x != nil && l.answered && context.Cause(ctx) == errTimeout {
+			x.err = errTimeout // why the answer was cut
+		}
+		cancel(nil)
+	}
+}
+
+// unbound lets the exchange take as long as it likes: it has become a stream.
+func (l *leg) unbound() {
+	if l.clock != nil {
+		l.clock.Stop()
+	}
 }
 
 // isWebSocketHandshake tells the one protocol switch that is passed on (RFC 6455 section 4.1). Any other, h2c above all, would open a tunnel
@@ -225,18 +339,15 @@ func modifyResponse(res *http.Response) error {
 	filterSetCookie(h, o.Ours)
 	delete(h, "Alt-Svc")              // the application's other ports are not ours
 	delete(res.Trailer, "Set-Cookie") // it is not announced; serve drops it when it comes
-	if o.HSTS != "" && len(h["Strict-Transport-Security"]) == 0 {
-		h["Strict-Transport-Security"] = []string{o.HSTS}
+	if o.RewriteResponse {
+		l.relocate(h)
 	}
-	setComputed(h, l.f.Response)
-	switch {
-	case len(l.w.Header()["Set-Cookie"]) > 0:
-		noStore(h) // a cookie of ours goes along, which is for this browser alone (A113)
-	case l.f.Session != nil && len(h["Cache-Control"]) == 0:
-		h["Cache-Control"] = []string{"private"} // RFC 9111: what is made for one person is not for a shared cache
+	l.complete(h)
+	events := strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
+	if events || res.StatusCode == http.StatusSwitchingProtocols {
+		l.unbound()
 	}
 	if res.ContentLength < 0 && res.Body != nil && res.StatusCode != http.StatusSwitchingProtocols {
-		events := strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
 		body := &longBody{ReadCloser: res.Body, streams: o.Streams, events: events}
 		if err := l.tied.becomes(body); err != nil {
 			return err
@@ -246,6 +357,20 @@ func modifyResponse(res *http.Response) error {
 	}
 	l.answered = true
 	return nil
+}
+
+// complete adds to the header of an answer what Postern has to say about it.
+func (l *leg) complete(h http.Header) {
+	if hsts := l.u.o.HSTS; hsts != "" && len(h["Strict-Transport-Security"]) == 0 {
+		h["Strict-Transport-Security"] = []string{hsts}
+	}
+	setComputed(h, l.f.Response)
+	switch {
+	case len(l.w.Header()["Set-Cookie"]) > 0:
+		noStore(h) // a cookie of ours goes along, which is for this browser alone (A113)
+	case l.f.Session != nil && len(h["Cache-Control"]) == 0:
+		h["Cache-Control"] = []string{"private"} // RFC 9111: what is made for one person is not for a shared cache
+	}
 }
 
 // Header is the header that the reverse proxy fills. Until the final response has come that can only be a 1xx response's, which must neither

@@ -43,7 +43,7 @@ func newFront(t testing.TB, address string, decide func(r *http.Request) forward
 		t.Fatal(err)
 	}
 	f := &front{streams: newStreams(), failed: make(chan failure, 100)}
-	o := upstreamOptions{URL: at, Ours: oursForTest, Streams: f.streams, Fail: func(w http.ResponseWriter, _ *http.Request, fail failure) {
+	o := upstreamOptions{URLs: []*url.URL{at}, Ours: oursForTest, Streams: f.streams, Fail: func(w http.ResponseWriter, _ *http.Request, fail failure) {
 		f.failed <- fail
 		if fail.Status != statusClientClosed {
 			w.WriteHeader(fail.Status)
@@ -70,6 +70,15 @@ func newFront(t testing.TB, address string, decide func(r *http.Request) forward
 		f.u.close()
 	})
 	return f
+}
+
+// trustingServer trusts the certificate of a test server.
+func trustingServer(server *httptest.Server) func(*upstreamOptions) {
+	return func(o *upstreamOptions) {
+		o.TLS = func() (*tls.Config, error) {
+			return &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}, nil
+		}
+	}
 }
 
 func asAlice(*http.Request) forward {
@@ -207,8 +216,7 @@ func TestTargetArrivesAsSentOverHTTP2(t *testing.T) {
 			} else {
 				server.EnableHTTP2 = true
 				server.StartTLS()
-				f = newFront(t, server.URL+"/base", asAlice)
-				f.u.transport.main.TLSClientConfig.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+				f = newFront(t, server.URL+"/base", asAlice, trustingServer(server))
 			}
 			t.Cleanup(server.Close)
 			for _, target := range oddTargets {
@@ -570,7 +578,7 @@ func TestNewUpstreamRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := newUpstream(upstreamOptions{URL: at}); err == nil {
+		if _, err := newUpstream(upstreamOptions{URLs: []*url.URL{at}}); err == nil {
 			t.Errorf("%q is accepted", address)
 		} else if strings.Contains(err.Error(), ":p@") {
 			t.Errorf("the error shows a password: %v", err)
@@ -712,7 +720,7 @@ func BenchmarkUpstream(b *testing.B) {
 			pr.Out.Host = pr.In.Host
 			pr.SetXForwarded()
 		},
-		Transport: ours.transport.main, BufferPool: &buffers{},
+		Transport: ours.to.addresses[0].transport.main, BufferPool: &buffers{},
 	}
 	s := signedInAs(session.Identity{User: "alice", Email: "alice@example.com", Groups: []string{"staff", "admins"}}, strings.Repeat("t", 1193))
 	for name, handler := range map[string]http.HandlerFunc{
