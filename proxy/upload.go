@@ -10,7 +10,8 @@ import (
 type upload struct {
 	body io.ReadCloser
 	tied *tether // whoever uploads for hours is not idle
-	read atomic.Bool
+
+	begun, over atomic.Bool // whether somebody has read from it, and to its end
 
 	mu     sync.Mutex // the transport reads in its own goroutine
 	closed bool
@@ -19,10 +20,13 @@ type upload struct {
 
 // Read implements io.Reader.
 func (b *upload) Read(p []byte) (int, error) {
-	b.read.Store(true)
+	b.begun.Store(true)
 	n, err := b.body.Read(p)
 	if n > 0 {
 		b.tied.used()
+	}
+	if err != nil {
+		b.over.Store(true)
 	}
 	if err != nil && err != io.EOF {
 		b.mu.Lock()
@@ -37,7 +41,7 @@ func (b *upload) Read(p []byte) (int, error) {
 // Close implements io.Closer. The transport closes the body of a request that failed; reading errors after that mean nothing. A body that
 // nobody has read from stays open: it may go to another address yet, and the reverse proxy closes it in the end.
 func (b *upload) Close() error {
-	if !b.read.Load() {
+	if !b.begun.Load() {
 		return nil
 	}
 	b.mu.Lock()

@@ -297,7 +297,12 @@ func (l *leg) replayable() bool {
 // bound ends the exchange after d, unless unbound is called. The caller calls end when it is over.
 func (l *leg) bound(d time.Duration) (end func()) {
 	ctx, cancel := context.WithCancelCause(l.Context)
-	l.Context, l.clock = ctx, time.AfterFunc(d, func() { cancel(errTimeout) })
+	l.Context, l.clock = ctx, time.AfterFunc(d, func() {
+		cancel(errTimeout)
+		if l.in.ContentLength != 0 && !l.upload.over.Load() {
+			_ = http.NewResponseController(l.w).SetReadDeadline(time.Now()) // a slow upload does not hold the answer up
+		}
+	})
 	return func() {
 		l.clock.Stop()
 		if x := exchangeOf(l.w); x != nil && l.answered && context.Cause(ctx) == errTimeout {
