@@ -12,7 +12,7 @@
 //	  allow         upstream.go     strip, set Bearer and identity headers, forward
 //	                balance.go      which address gets it; transport.go connects, upload.go watches bodies on their way, failure.go says why there is no answer
 //	                prefix.go       strip_prefix; rewrite.go puts it back in answers
-//	                renew.go        once more with another token where the application calls one invalid
+//	                renew.go        once more with another token where the application calls one invalid; challenge.go reads its 401
 //	                files.go        a folder in place of an application
 //	                headers.go      which headers clients may not send, and how identity is written; cookies.go the same for cookies
 //	                headervalues.go a route's own headers, computed

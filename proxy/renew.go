@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -38,58 +37,7 @@ func (l *leg) again(r *http.Request, refused *http.Response) (*http.Response, er
 
 // refusesToken tells a response that calls the access token invalid: expired, revoked or malformed (RFC 6750 section 3.1).
 func refusesToken(res *http.Response) bool {
-	if res.StatusCode != http.StatusUnauthorized {
-		return false
-	}
-	for _, line := range res.Header["Www-Authenticate"] {
-		if bearerError(line) == "invalid_token" {
-			return true
-		}
-	}
-	return false
-}
-
-// bearerError is the error of the Bearer challenge in a WWW-Authenticate line, which may hold several challenges (RFC 9110 section 11.6.1).
-func bearerError(line string) string {
-	bearer := false
-	for line != "" {
-		word := line[:len(line)-len(strings.TrimLeft(line, tokenChars))]
-		line = line[len(word):]
-		value, isParameter := strings.CutPrefix(strings.TrimLeft(line, " \t"), "=")
-		switch {
-		case word == "":
-			line = line[1:]
-		case !isParameter: // a scheme
-			bearer = strings.EqualFold(word, "Bearer")
-		default:
-			value, line = quotedOrToken(strings.TrimLeft(value, " \t"))
-			if bearer && strings.EqualFold(word, "error") {
-				return value
-			}
-		}
-	}
-	return ""
-}
-
-const tokenChars = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-// quotedOrToken reads a parameter's value and returns what follows it.
-func quotedOrToken(s string) (value, rest string) {
-	if !strings.HasPrefix(s, `"`) {
-		rest = strings.TrimLeft(s, tokenChars)
-		return s[:len(s)-len(rest)], rest
-	}
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch {
-		case s[i] == '"':
-			return b.String(), s[i+1:]
-		case s[i] == '\\' && i+1 < len(s):
-			i++
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String(), ""
+	return res.StatusCode == http.StatusUnauthorized && bearerChallenge(res.Header["Www-Authenticate"], "invalid_token") != nil
 }
 
 // renew is the renewFunc of routes that send the person's access token. It refreshes the session, unless the token is young, and decides
