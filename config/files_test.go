@@ -193,6 +193,59 @@ func TestCheckProviderFiles(t *testing.T) {
 	}
 }
 
+const upstreamFiles = `
+server: {public_url: "https://wiki.example.com"}
+providers:
+  corp: {issuer: "https://id.example.com", client_id: a, client_secret: b}
+routes:
+  - {upstream: "https://app.internal", upstream_tls: {ca_file: "${DIR}/ca.pem", cert_file: "${DIR}/tls.crt", key_file: "${DIR}/tls.key"}}
+  - {path: /docs, upstream: "file://${DIR}/www"}
+`
+
+func TestCheckUpstreamFiles(t *testing.T) {
+	cert, key := pair(t)
+	_, otherKey := pair(t)
+	for _, tt := range []struct{ name, file, text, want string }{
+		{"all well", "ca.pem", cert, ""},
+		{"CA missing", "ca.pem", "-", "routes[0].upstream_tls.ca_file|cannot be read"},
+		{"CA is none", "ca.pem", "hunter2", "routes[0].upstream_tls.ca_file|holds no certificate"},
+		{"key missing", "tls.key", "-", "routes[0].upstream_tls.key_file|cannot be read"},
+		{"key of another certificate", "tls.key", otherKey, "routes[0].upstream_tls|cannot be used"},
+		{"folder missing", "www/index.html", "-", "routes[1].upstream|cannot be read"},
+		{"folder is a file", "www", "text", "routes[1].upstream|is not a folder"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			files := map[string]string{"ca.pem": cert, "tls.crt": cert, "tls.key": key, "www/index.html": "home"}
+			files[tt.file] = tt.text
+			if tt.file == "www" {
+				delete(files, "www/index.html")
+			}
+			for name, text := range files {
+				if text == "-" {
+					continue
+				}
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				write(t, filepath.Join(dir, name), text)
+			}
+			c, err := config.Parse("x.yaml", []byte(upstreamFiles), env("DIR", dir))
+			if err != nil {
+				t.Fatal(err) // Parse never looks at the files
+			}
+			problems := c.CheckFiles()
+			path, what, _ := strings.Cut(tt.want, "|")
+			switch {
+			case tt.want == "" && len(problems) > 0:
+				t.Errorf("problems:\n%v", problems)
+			case tt.want != "" && (len(problems) != 1 || problems[0].Path != path || !strings.Contains(problems[0].What, what) || problems[0].Line == 0):
+				t.Errorf("problems:\n%v\nwant one at %s: …%s…", problems, path, what)
+			}
+		})
+	}
+}
+
 // A client certificate is read anew each time, as certificate managers rotate it.
 func TestClientCertIsReadAgain(t *testing.T) {
 	dir := t.TempDir()
