@@ -51,7 +51,7 @@ func (p *Proxy) renew(ctx context.Context, x *exchange, f forward) (forward, err
 	if err != nil && withoutSession(err).Kind != verdictSignIn {
 		return f, err
 	}
-	if v := x.reconsider(fresh, err); v.Kind != verdictAllow {
+	if v := x.reconsider(pr, fresh, err); v.Kind != verdictAllow {
 		if x.revised.CompareAndSwap(nil, &v) {
 			pr.audit.denied(x, v)
 		}
