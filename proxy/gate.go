@@ -34,7 +34,7 @@ type verdict struct {
 	Reason     string           // a stable word for logs
 	Detail     string           // after the reason in logs: why a rule could not be evaluated
 	Session    *session.Session // who, when known
-	Provider   *provider        // whose session that is
+	Provider   *provider        // whose session that is; nil where there is none
 	Demand     *access.Demand   // with verdictSignIn: the session lives, but the sign-in must be stronger or more recent (stepup.go)
 	Ended      session.Reason   // why an earlier session no longer counts
 	RetryAfter time.Duration    // with verdictUnavailable

@@ -49,7 +49,7 @@ func (w *two) attack(t *testing.T, b *proxytest.Browser, redirectURI string) pro
 }
 
 // A9: the honest provider's code never reaches the hostile one's token endpoint, and nobody is signed in.
-func TestA9_MixUp(t *testing.T) {
+func TestA9_S7_MixUp(t *testing.T) {
 	for name, c := range map[string]struct {
 		honest, hostile string
 		redirect        string // where the hostile provider has the honest one answer: what is registered there
@@ -114,19 +114,16 @@ func TestOwnCallback(t *testing.T) {
 }
 
 // RFC 9207: a provider that says that it names itself always does, in errors too.
-func TestAnswersWithoutIssuerAreRefusedWhereItIsPromised_S9207(t *testing.T) {
+func TestS25_AnswersNameTheirIssuer(t *testing.T) {
 	w := newTwo(t, strings.NewReplacer("HONEST", "", "HOSTILE", openID).Replace(mixConfig))
-	for _, iss := range []string{"", w.partners.URL, w.Provider.URL + "/"} {
-		w.Provider.MutateAuthorizeAnswer(func(q url.Values) {
-			q.Del("iss")
-			if iss != "" {
-				q.Set("iss", iss)
-			}
-		})
+	for _, iss := range [][]string{nil, {""}, {w.partners.URL}, {w.Provider.URL + "/"}, {w.Provider.URL, w.Provider.URL}} {
+		w.Provider.MutateAuthorizeAnswer(func(q url.Values) { q["iss"] = iss })
 		if a := w.Browser().Go("/oauth2/start?rd=/&provider=corp"); a.StatusCode != http.StatusBadGateway || w.Provider.Calls(idptest.Token) != 0 {
 			t.Errorf("iss %q: %s", iss, a.Status)
 		}
 	}
+	w.Provider.MutateAuthorizeAnswer(nil)
+	w.Browser().Go("/oauth2/start?rd=/&provider=corp").Received(t)
 }
 
 // The operator is told once of a provider whose answers cannot be told from another's.

@@ -263,7 +263,12 @@ func (p *Proxy) challenge(x *exchange) {
 	if d := x.verdict.Demand; d != nil {
 		say = words{code: codeStepUp, title: "Stronger sign-in required",
 			text: "The session is of a sign-in that is too weak or too old. Open login_url in a browser window."}
-		more["acr_values"], more["max_age"] = d.ACR, int(d.MaxAge.Seconds())
+		if len(d.ACR) > 0 {
+			more["acr_values"] = d.ACR
+		}
+		if d.MaxAge > 0 {
+			more["max_age"] = int(d.MaxAge.Seconds())
+		}
 	}
 	p.problem(x, http.StatusUnauthorized, say, more)
 }

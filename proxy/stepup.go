@@ -62,7 +62,7 @@ func stepUpPurpose(x *exchange) string { return "step up\x00" + x.origin.String(
 // stepUpParam is the parameter by which a link to start asks for the step-up of the verdict; "" without one.
 func (p *Proxy) stepUpParam(x *exchange) string {
 	v := x.verdict
-	if v.Demand == nil {
+	if v.Demand == nil || v.Provider == nil {
 		return ""
 	}
 	payload, err := cbor.Marshal(stepUpLink{v.Provider.name, *v.Demand})
@@ -118,7 +118,7 @@ const (
 // demanded tells whether the application's 401, whose header is h, sends a page navigation to step up (RFC 9470 section 4): then the verdict is revised, and
 // the application's answer is dropped. Everybody else gets that as it is. Runs where the upstream answers; a nil exchange has nobody to send.
 func (x *exchange) demanded(h http.Header) bool {
-	if x == nil || x.verdict.Session == nil || !x.verdict.Provider.idp.TellsHow() || !x.goesToSignIn() {
+	if x == nil || x.verdict.Provider == nil || !x.verdict.Provider.idp.TellsHow() || !x.goesToSignIn() {
 		return false
 	}
 	d := demandOf(h)

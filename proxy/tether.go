@@ -40,7 +40,7 @@ type tether struct {
 // tether readies l to be tied, if there is a session that it depends on. The caller calls untie at the end.
 func (l *leg) tether() *tether {
 	x := exchangeOf(l.w)
-	if x == nil || l.f.Session == nil {
+	if x == nil || l.f.Session == nil || x.verdict.Provider == nil {
 		return nil
 	}
 	t := &tether{l: l, x: x, pr: x.verdict.Provider}
