@@ -16,7 +16,7 @@ import (
 //  1. a GET that no click on a page of ours explains asks first; a POST from another site is refused;
 //  2. the session ends in the store (that of each provider, where a browser has several), and with it every session of the same
 //     sign-in on other hosts, and its tokens are revoked at the provider, in the background (RFC 7009);
-//  3. the cookie is expired with the attributes that it was set with;
+//  3. the cookie is expired with the attributes that it was set with, and the provider that was chosen among several is forgotten;
 //  4. the browser goes to the provider's end_session_endpoint, when it has one (RP-Initiated Logout 1.0), and comes back to
 //     logout/callback, which goes on to the wanted address.
 //
