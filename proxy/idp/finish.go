@@ -155,6 +155,15 @@ func (p *Provider) readResponse(m *metadata, f Finish) (code string, err error) 
 
 // codeError says what a refused code means.
 func codeError(err error) error {
+	err = refusal(err)
+	if bad, ok := err.(*ProtocolError); ok && bad.Code == "invalid_grant" {
+		bad.What += ": the code is spent, too old or of another redirect URI"
+	}
+	return err
+}
+
+// refusal says what it means that the token endpoint refused.
+func refusal(err error) error {
 	refused, ok := err.(*tokenError)
 	if !ok {
 		return err
@@ -166,8 +175,6 @@ func codeError(err error) error {
 	switch refused.code {
 	case "invalid_client", "unauthorized_client":
 		e.What += ": see client_id, client_secret and client_auth"
-	case "invalid_grant":
-		e.What += ": the code is spent, too old or of another redirect URI"
 	}
 	return e
 }

@@ -19,6 +19,7 @@ const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 const (
 	idToken     = "ID token"
 	logoutToken = "logout token"
+	accessToken = "access token"
 )
 
 // expect is what an ID token must hold beyond what every one must.
@@ -37,7 +38,7 @@ func (e expect) stepUp() bool { return len(e.acr) > 0 || e.authAge > 0 }
 // [ProtocolError] for a bad token and [UnavailableError] when the provider's keys could not be had.
 func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, token, access string, want expect) (claims, error) {
 	// Signature first: nothing else in the token means anything before.
-	header, payload, err := m.keys.verify(ctx, idToken, token)
+	header, payload, err := m.keys.verify(ctx, idToken, token, p.alg)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +163,21 @@ func (p *Provider) checkAudience(what string, c claims) error {
 
 // checkTimes checks exp, iat and nbf.
 func (p *Provider) checkTimes(what string, c claims, maxAge time.Duration) error {
+	if err := p.checkWindow(what, c); err != nil {
+		return err
+	}
+	iat, ok := c.time("iat")
+	if !ok {
+		return badAnswer("%s: iat is missing or not a date", what)
+	}
+	if age := p.now().Sub(iat); maxAge > 0 && age > maxAge+p.leeway {
+		return badAnswer("%s: iat is %v ago by this clock", what, age.Round(time.Second))
+	}
+	return nil
+}
+
+// checkWindow checks exp, which must be there, and the other times where they are.
+func (p *Provider) checkWindow(what string, c claims) error {
 	now := p.now()
 	exp, ok := c.time("exp")
 	if !ok {
@@ -170,15 +186,14 @@ func (p *Provider) checkTimes(what string, c claims, maxAge time.Duration) error
 	if !now.Before(exp.Add(p.leeway)) {
 		return badAnswer("%s has expired: %v ago by this clock", what, now.Sub(exp).Round(time.Second))
 	}
-	iat, ok := c.time("iat")
-	if !ok {
-		return badAnswer("%s: iat is missing or not a date", what)
-	}
-	if iat.After(now.Add(p.leeway)) {
-		return badAnswer("%s: iat is %v ahead of this clock", what, iat.Sub(now).Round(time.Second))
-	}
-	if maxAge > 0 && now.Sub(iat) > maxAge+p.leeway {
-		return badAnswer("%s: iat is %v ago by this clock", what, now.Sub(iat).Round(time.Second))
+	if c.has("iat") {
+		iat, ok := c.time("iat")
+		if !ok {
+			return badAnswer("%s: iat is missing or not a date", what)
+		}
+		if iat.After(now.Add(p.leeway)) {
+			return badAnswer("%s: iat is %v ahead of this clock", what, iat.Sub(now).Round(time.Second))
+		}
 	}
 	if c.has("nbf") {
 		if nbf, ok := c.time("nbf"); !ok || nbf.After(now.Add(p.leeway)) {

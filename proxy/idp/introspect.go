@@ -6,8 +6,20 @@ import (
 	"net/url"
 )
 
-// introspect asks the provider what an access token means (RFC 7662).
+// introspect asks the provider what an access token means that it gave us (RFC 7662).
 func (p *Provider) introspect(ctx context.Context, m *metadata, access string) (claims, error) {
+	c, err := p.askAbout(ctx, m, access)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.checkActive(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// askAbout makes an introspection request and reads its answer.
+func (p *Provider) askAbout(ctx context.Context, m *metadata, access string) (claims, error) {
 	const what = "introspection endpoint"
 	req, err := p.clientRequest(m, what, m.introspect, url.Values{"token": {access}, "token_type_hint": {"access_token"}})
 	if err != nil {
@@ -27,19 +39,25 @@ func (p *Provider) introspect(ctx context.Context, m *metadata, access string) (
 	if err != nil {
 		return nil, badAnswer("%s answered no JSON object (media type %s)", what, a.mediaType())
 	}
+	return c, nil
+}
+
+// checkActive checks what introspection says about whether a token is good now.
+func (p *Provider) checkActive(c claims) error {
+	const what = "introspection endpoint"
 	// Section 2.2: a boolean. The text "false" must not be true because it is something.
 	if c["active"] != true {
-		return nil, badAnswer("%s says that the access token is not active", what)
+		return badAnswer("%s says that the access token is not active", what)
 	}
 	if c.has("exp") {
 		if exp, ok := c.time("exp"); !ok || !p.now().Before(exp.Add(p.leeway)) {
-			return nil, badAnswer("%s says that the access token has expired, or its exp is not a date", what)
+			return badAnswer("%s says that the access token has expired, or its exp is not a date", what)
 		}
 	}
 	if c.has("nbf") {
 		if nbf, ok := c.time("nbf"); !ok || nbf.After(p.now().Add(p.leeway)) {
-			return nil, badAnswer("%s says that the access token is not valid yet, or its nbf is not a date", what)
+			return badAnswer("%s says that the access token is not valid yet, or its nbf is not a date", what)
 		}
 	}
-	return c, nil
+	return nil
 }

@@ -23,7 +23,7 @@ const (
 	failedGap    = 2 * time.Second  // after a fetch that failed
 )
 
-// signingAlgs are the algorithms that ID tokens may be signed with. None and the symmetric ones are not among them.
+// signingAlgs are the algorithms that tokens may be signed with. None and the symmetric ones are not among them.
 func signingAlgs() []string {
 	return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 }
@@ -36,7 +36,6 @@ var errSignature = errors.New("not signed by a key of the provider")
 // that a withdrawn key goes, too, [Provider.Run] fetches them every hour.
 type keySet struct {
 	address string
-	alg     jose.SignatureAlgorithm
 	now     func() time.Time
 	fetch   func(ctx context.Context) ([]byte, error)
 	flight  flight
@@ -53,7 +52,6 @@ type keySet struct {
 func newKeySet(p *Provider, address string) *keySet {
 	return &keySet{
 		address: address,
-		alg:     jose.SignatureAlgorithm(p.alg),
 		now:     p.now,
 		fetch: func(ctx context.Context) ([]byte, error) {
 			a, err := p.get(ctx, "jwks_uri", address)
@@ -62,22 +60,29 @@ func newKeySet(p *Provider, address string) *keySet {
 	}
 }
 
-// verify returns the payload of a signed token in compact serialization. what names the token in errors: a [ProtocolError] for a bad one, and an
-// [UnavailableError] when the key could not be had.
-func (k *keySet) verify(ctx context.Context, what, token string) (header jose.Header, payload []byte, err error) {
+// verify returns the payload of a token in compact serialization that is signed with one of algs. what names the token in errors: a
+// [ProtocolError] for a bad one, and an [UnavailableError] when the key could not be had.
+func (k *keySet) verify(ctx context.Context, what, token string, algs ...string) (header jose.Header, payload []byte, err error) {
 	if len(token) > maxToken {
 		return header, nil, badAnswer("%s is larger than %d bytes: ask the provider for fewer claims", what, maxToken)
 	}
-	// JSON serialisation, encrypted tokens, none and every other algorithm than the registered one end here (RFC 8725 section 3.1).
-	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{k.alg})
+	// JSON serialisation, encrypted tokens, none and every other algorithm than the expected ones end here (RFC 8725 section 3.1).
+	allowed := make([]jose.SignatureAlgorithm, len(algs))
+	for i, alg := range algs {
+		allowed[i] = jose.SignatureAlgorithm(alg)
+	}
+	jws, err := jose.ParseSignedCompact(token, allowed)
 	if err != nil || len(jws.Signatures) != 1 {
-		return header, nil, badAnswer("%s is not signed with %s, or malformed (see id_token_signed_response_alg)", what, k.alg)
+		if len(algs) == 1 {
+			return header, nil, badAnswer("%s is not signed with %s, or malformed (see id_token_signed_response_alg)", what, algs[0])
+		}
+		return header, nil, badAnswer("%s is not signed with an algorithm that is accepted, or malformed", what)
 	}
 	header = jws.Signatures[0].Protected
 	keys, count := k.current()
 	// Keys that someone else asked for may be older than the token, so up to twice that is not the last word.
 	for range 3 {
-		if payload, err := open(jws, keys, header.KeyID); err == nil {
+		if payload, err := open(jws, keys, header); err == nil {
 			return header, payload, nil
 		}
 		var last bool
@@ -88,16 +93,16 @@ func (k *keySet) verify(ctx context.Context, what, token string) (header jose.He
 			break
 		}
 	}
-	if payload, err = open(jws, keys, header.KeyID); err != nil {
+	if payload, err = open(jws, keys, header); err != nil {
 		return header, nil, badAnswer("%s is %v (key id %q)", what, err, brief(header.KeyID))
 	}
 	return header, payload, nil
 }
 
-// open tries the keys with the id, or all of them for a token that names none.
-func open(jws *jose.JSONWebSignature, keys []jose.JSONWebKey, id string) ([]byte, error) {
+// open tries the keys with the id that serve the algorithm, or for a token that names no id all that serve it.
+func open(jws *jose.JSONWebSignature, keys []jose.JSONWebKey, header jose.Header) ([]byte, error) {
 	for i := range keys {
-		if id != "" && keys[i].KeyID != id {
+		if header.KeyID != "" && keys[i].KeyID != header.KeyID || !fits(&keys[i], header.Algorithm) {
 			continue
 		}
 		if payload, err := jws.Verify(keys[i].Key); err == nil {
@@ -186,7 +191,7 @@ func (k *keySet) update(ctx context.Context) error {
 	body, err := k.fetch(ctx)
 	var keys []jose.JSONWebKey
 	if err == nil {
-		keys, err = parseKeys(body, k.alg)
+		keys, err = parseKeys(body)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -209,9 +214,8 @@ func sameKeys(a, b []jose.JSONWebKey) bool {
 	})
 }
 
-// parseKeys reads a JSON Web Key Set and keeps the keys that may verify signatures made with alg. Others are skipped, as RFC 7517
-// section 5 asks.
-func parseKeys(body []byte, alg jose.SignatureAlgorithm) ([]jose.JSONWebKey, error) {
+// parseKeys reads a JSON Web Key Set and keeps the keys that may verify signatures. Others are skipped, as RFC 7517 section 5 asks.
+func parseKeys(body []byte) ([]jose.JSONWebKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
@@ -226,21 +230,25 @@ func parseKeys(body []byte, alg jose.SignatureAlgorithm) ([]jose.JSONWebKey, err
 		var about struct {
 			Use string   `json:"use"`
 			Ops []string `json:"key_ops"`
-			Alg string   `json:"alg"`
 		}
 		if json.Unmarshal(raw, &about) != nil ||
 			about.Use != "" && about.Use != "sig" ||
-			about.Ops != nil && !slices.Contains(about.Ops, "verify") ||
-			about.Alg != "" && about.Alg != string(alg) {
+			about.Ops != nil && !slices.Contains(about.Ops, "verify") {
 			continue
 		}
 		var key jose.JSONWebKey
-		if key.UnmarshalJSON(raw) == nil && key.IsPublic() && key.Valid() && serves(key.Key, string(alg)) {
+		if key.UnmarshalJSON(raw) == nil && key.IsPublic() && key.Valid() &&
+			slices.ContainsFunc(signingAlgs(), func(alg string) bool { return fits(&key, alg) }) {
 			keys = append(keys, key)
 		}
 	}
 	slices.SortStableFunc(keys, func(a, b jose.JSONWebKey) int { return strings.Compare(a.KeyID, b.KeyID) })
 	return keys, nil
+}
+
+// fits reports whether a key of the set is for alg: a set may bind a key to one algorithm (RFC 7517 section 4.4).
+func fits(key *jose.JSONWebKey, alg string) bool {
+	return (key.Algorithm == "" || key.Algorithm == alg) && serves(key.Key, alg)
 }
 
 // serves reports whether key is of the type that alg needs (RFC 7518 section 3.1), and neither weak nor a burden.

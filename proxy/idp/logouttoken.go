@@ -54,7 +54,7 @@ func (p *Provider) VerifyLogout(ctx context.Context, token string) (Logout, erro
 	if err != nil {
 		return Logout{}, err
 	}
-	header, payload, err := m.keys.verify(ctx, logoutToken, token)
+	header, payload, err := m.keys.verify(ctx, logoutToken, token, p.alg)
 	if err != nil {
 		return Logout{}, err
 	}

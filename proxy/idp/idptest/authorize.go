@@ -87,6 +87,7 @@ func (s *Server) parseAuthorize(form url.Values) (req authRequest, page string, 
 		challenge:   form.Get("code_challenge"),
 		loginHint:   form.Get("login_hint"),
 		scope:       strings.Fields(form.Get("scope")),
+		resources:   form["resource"],
 		maxAge:      -1,
 	}
 	req.hasChallenge = form.Has("code_challenge")
@@ -195,7 +196,7 @@ func (s *Server) cookie(value string, maxAge int) *http.Cookie {
 }
 
 func (s *Server) grantCode(w http.ResponseWriter, r *http.Request, req authRequest, b browser) {
-	f := &family{client: req.client, sub: b.sub, sid: b.sid, scope: req.scope, authTime: b.authTime}
+	f := &family{client: req.client, sub: b.sub, sid: b.sid, scope: req.scope, resources: req.resources, authTime: b.authTime}
 	value := random(0)
 	s.mu.Lock()
 	s.grants.families[f] = struct{}{}

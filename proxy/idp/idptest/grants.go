@@ -35,7 +35,7 @@ type pending struct {
 // family is all that grew from one code.
 type family struct {
 	client, sub, sid string
-	scope            []string
+	scope, resources []string
 	authTime         time.Time
 	revoked          bool
 }
@@ -49,8 +49,9 @@ type code struct {
 
 type access struct {
 	*family
-	scope   []string
-	expires time.Time
+	scope    []string
+	audience []string // nil: the provider's own API
+	expires  time.Time
 }
 
 type refresh struct {
@@ -63,7 +64,7 @@ type authRequest struct {
 	client                                string
 	redirectURI, mode, state, nonce       string
 	challenge, loginHint                  string
-	scope                                 []string
+	scope, resources                      []string
 	promptNone, promptLogin, hasChallenge bool
 	maxAge                                time.Duration // negative: not asked for
 }

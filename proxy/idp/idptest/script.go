@@ -55,7 +55,9 @@ type script struct {
 	metadata  func(map[string]any)
 	userinfo  func(map[string]any)
 	authorize func(url.Values)
-	refusal   *refusal
+
+	introspect func(map[string]any)
+	refusal    *refusal
 }
 
 // times is a value to be used so many times; negative: always.

@@ -27,6 +27,7 @@ const (
 	Userinfo   = "userinfo"
 	EndSession = "end_session"
 	Revoke     = "revoke"
+	Introspect = "introspect"
 )
 
 // Options say how a [Server] begins. The zero value works with [Start] and [NewServer].
@@ -314,6 +315,7 @@ func (s *Server) endpoints() []endpoint {
 		{Token, "/token", post, s.token},
 		{Userinfo, "/userinfo", both, s.userinfo},
 		{Revoke, "/revoke", post, s.revocation},
+		{Introspect, "/introspect", post, s.introspection},
 		{"", "/connect/", get, s.home},
 	}
 }

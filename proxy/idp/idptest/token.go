@@ -27,6 +27,8 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		s.redeem(w, r.PostForm, client)
 	case "refresh_token":
 		s.refresh(w, r.PostForm, client)
+	case exchangeGrant, jwtBearerGrant:
+		s.exchange(w, r.PostForm, client)
 	default:
 		oauthError(w, http.StatusBadRequest, "unsupported_grant_type", "")
 	}
@@ -146,13 +148,15 @@ func (s *Server) refresh(w http.ResponseWriter, form url.Values, client Client) 
 		scope = t.scope
 	}
 	wider := slices.ContainsFunc(scope, func(one string) bool { return !slices.Contains(t.scope, one) })
+	resources := form["resource"]
+	foreign := slices.ContainsFunc(resources, func(one string) bool { return !slices.Contains(t.resources, one) })
 	reused, revoked := t.spent, t.revoked
 	if reused {
 		// RFC 9700 section 4.14.2: one of the two senders is an attacker, and nobody knows which.
 		s.script.reuses++
 		s.grants.revoke(func(f *family) bool { return f == t.family })
 	}
-	if !reused && !revoked && !wider && set.rotation {
+	if !reused && !revoked && !wider && !foreign && set.rotation {
 		t.spent = true
 	}
 	s.mu.Unlock()
@@ -163,8 +167,10 @@ func (s *Server) refresh(w http.ResponseWriter, form url.Values, client Client) 
 		invalid("the grant was revoked")
 	case wider:
 		oauthError(w, http.StatusBadRequest, "invalid_scope", "more than was granted")
+	case foreign: // RFC 8707 section 2.2
+		oauthError(w, http.StatusBadRequest, "invalid_target", "not one of the authorization request's resources")
 	default:
-		s.issue(w, issue{family: t.family, client: client, scope: scope, idToken: set.idTokenOnRefresh, refresh: set.rotation, again: true})
+		s.issue(w, issue{family: t.family, client: client, scope: scope, audience: resources, idToken: set.idTokenOnRefresh, refresh: set.rotation, again: true})
 	}
 }
 
@@ -178,7 +184,7 @@ func (s *Server) revoked(f *family) bool {
 type issue struct {
 	*family
 	client                  Client
-	scope                   []string
+	scope, audience         []string // without an audience it is for the provider's own API
 	nonce                   string
 	idToken, refresh, again bool
 }
@@ -195,7 +201,7 @@ func (s *Server) issue(w http.ResponseWriter, i issue) {
 	}
 	wantsRefresh := i.again || set.refresh == RefreshAlways || set.refresh == RefreshByScope && slices.Contains(i.scope, "offline_access")
 	s.mu.Lock()
-	s.grants.putAccess(token, &access{family: i.family, scope: i.scope, expires: now.Add(set.ttl)}, now)
+	s.grants.putAccess(token, &access{family: i.family, scope: i.scope, audience: i.audience, expires: now.Add(set.ttl)}, now)
 	if i.refresh && wantsRefresh {
 		next := random(0)
 		s.grants.refresh[next] = &refresh{family: i.family}
@@ -225,11 +231,17 @@ func (s *Server) issue(w http.ResponseWriter, i issue) {
 
 // accessToken makes an access token: opaque, or a JWT of RFC 9068. It is never a thing that a client may look into.
 func (s *Server) accessToken(i issue, set settings, now time.Time) string {
-	if !set.jwtAccess {
+	if !set.jwtAccess && i.audience == nil {
 		return random(set.accessSize)
 	}
+	return s.signAccess(i, set, now)
+}
+
+// signAccess makes an access token of RFC 9068.
+func (s *Server) signAccess(i issue, set settings, now time.Time) string {
+	audience := (&access{audience: i.audience}).audienceOr(s.URL)
 	claims := map[string]any{
-		"iss": s.URL, "sub": i.sub, "aud": s.URL + "/api", "client_id": i.client.ID, "jti": random(0),
+		"iss": s.URL, "sub": i.sub, "aud": audience, "client_id": i.client.ID, "jti": random(0),
 		"iat": now.Unix(), "exp": now.Add(set.ttl).Unix(), "scope": strings.Join(i.scope, " "),
 	}
 	typ := func(header, _ map[string]any) { header["typ"] = "at+jwt" }
