@@ -62,6 +62,9 @@ type Server struct {
 	Prefix string `yaml:"prefix" default:"/oauth2"`
 	// ReturnHosts lists further hosts, or host:port, to which a person may be sent after sign-in or sign-out.
 	ReturnHosts []string `yaml:"return_hosts"`
+	// AssertionKeys sign the routes' assertions: files with an EC P-256 private key in PEM each. The first signs, all are published. `postern keygen --assertion`
+	// makes one. Needed with Redis, where a route has an assertion; without it, a key is made at start. Files are read again when they change.
+	AssertionKeys []Secret `yaml:"assertion_keys"`
 	// MaxRequestBody refuses larger request bodies with 413 on every route that does not say otherwise. Default: no limit.
 	MaxRequestBody Size `yaml:"max_request_body"`
 	// Log says what is logged, and how.

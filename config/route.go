@@ -31,16 +31,16 @@ type Route struct {
 	// Unauthenticated says what somebody without a session gets: auto (the default) sends page navigations to sign in and answers everything else 401; login
 	// also sends programs that ask with GET and do not say that they are scripts of a page; deny answers 401 always.
 	Unauthenticated string `yaml:"unauthenticated" oneof:"auto login deny"`
-	// Bearer says which token reaches the application: the person's access_token (the default) or id_token, none, or one of Postern's own client.
+	// Bearer says which token reaches the application: the person's access_token (the default) or id_token, none, one that the access token is exchanged for, or one of Postern's own client.
 	Bearer Bearer `yaml:"bearer"`
 	// Headers replaces the default identity headers: names, each with a CEL expression for its value. None of them passes from clients, on any route.
 	Headers map[string]string `yaml:"headers" script:"yes"`
 	// HeadersResponse are set on the application's answers in the same way, in place of the application's own.
 	HeadersResponse map[string]string `yaml:"headers_response" script:"yes"`
-	// Assertion adds a signed statement about the person.
-	Assertion *Assertion `yaml:"assertion" later:"yes"`
-	// Resource is the RFC 8707 resource that tokens are asked for.
-	Resource string `yaml:"resource" later:"yes"`
+	// Assertion adds a header with a signed statement about who asks, by which the application can check that a request came through Postern. Its keys are at /oauth2/jwks.
+	Assertion *Assertion `yaml:"assertion"`
+	// Resource is the application's RFC 8707 resource, an absolute URI: the access token that reaches it is one for that resource, kept beside the session's own.
+	Resource string `yaml:"resource"`
 	// CaseInsensitivePaths is for applications to which /Admin and /admin are one, such as those on Windows: path matches in any case, and
 	// expressions see request.path in lower case. Write it on every route to such an application.
 	CaseInsensitivePaths bool `yaml:"case_insensitive_paths"`
@@ -149,35 +149,41 @@ type Access struct {
 	ACR []string `yaml:"acr"`
 	// MaxAge lets in whoever proved who they are no longer ago than this (auth_time), such as 15m. Whoever did not is sent to the provider to do so again.
 	MaxAge time.Duration `yaml:"max_age"`
-	// BearerTokens accepts JWTs in Authorization too.
-	BearerTokens *BearerTokens `yaml:"bearer_tokens" later:"yes"`
+	// BearerTokens is a second way to be signed in: an access token of the provider in Authorization. It comes before a session, and the other conditions hold for it too.
+	BearerTokens *BearerTokens `yaml:"bearer_tokens"`
 }
 
 // BearerTokens is `access.bearer_tokens`.
 type BearerTokens struct {
-	// Audience is whom the token must be for.
+	// Audience is whom the token must be for: one of these stands in its aud.
 	Audience []string `yaml:"audience"`
+	// Provider names the provider whose tokens are taken. Default: the route's first.
+	Provider string `yaml:"provider"`
+	// Scopes must all be among the token's.
+	Scopes []string `yaml:"scopes"`
+	// Introspect asks the provider what each token means (RFC 7662) and remembers the answer for at most a minute. Without it, a token is a JWT that the provider's keys verify.
+	Introspect bool `yaml:"introspect" default:"false"`
 }
 
 // Bearer is a route's `bearer`: a word, or a mapping.
 type Bearer struct {
 	// Kind is access_token, id_token, none, exchange or client_credentials; empty where the file says nothing.
 	Kind string `yaml:"-"`
-	// Exchange trades the person's token for another one (RFC 8693).
-	Exchange *Exchange `yaml:"exchange" later:"yes"`
+	// Exchange trades the person's access token for another one at the provider, kept for each session.
+	Exchange *Exchange `yaml:"exchange"`
 	// ClientCredentials sends a token of Postern's own client, whoever asks: kept in memory and renewed ahead.
 	ClientCredentials *ClientCredentials `yaml:"client_credentials"`
 }
 
 // Exchange is `bearer.exchange`.
 type Exchange struct {
-	// Kind is token_exchange or jwt_bearer.
-	Kind string `yaml:"kind" oneof:"token_exchange jwt_bearer"`
-	// Audience is whom the token is for.
+	// Kind says how it is asked for: token_exchange (RFC 8693) or jwt_bearer, which is Entra's on-behalf-of.
+	Kind string `yaml:"kind" default:"token_exchange" oneof:"token_exchange jwt_bearer"`
+	// Audience is whom the token is for, as the provider names it.
 	Audience string `yaml:"audience"`
-	// Scope is asked for.
+	// Scope is asked for; several are separated by spaces.
 	Scope string `yaml:"scope"`
-	// Resource is the RFC 8707 resource.
+	// Resource is the RFC 8707 resource, an absolute URI.
 	Resource string `yaml:"resource"`
 }
 
@@ -193,8 +199,8 @@ type ClientCredentials struct {
 
 // Assertion is a route's `assertion`.
 type Assertion struct {
-	// Header is the header that carries it.
-	Header string `yaml:"header"`
-	// Audience is whom it is for.
+	// Header is the header that carries it. Clients cannot send it, on any route.
+	Header string `yaml:"header" default:"X-Postern-Assertion"`
+	// Audience is the aud of the statement: the application, which checks it.
 	Audience string `yaml:"audience"`
 }

@@ -25,6 +25,10 @@ func (v *validator) routes() {
 		v.routeProviders(at, r)
 		v.access(at, r)
 		v.bearer(at+".bearer.client_credentials", r.Bearer.ClientCredentials)
+		v.exchange(at+".bearer.exchange", r)
+		v.bearerTokens(at+".access.bearer_tokens", r)
+		v.routeResource(at+".resource", r)
+		v.assertion(at+".assertion", r)
 		v.headers(at+".headers", r.Headers, unsettable)
 		v.headers(at+".headers_response", r.HeadersResponse, unsettableResponse)
 		v.authorization(at, r)
@@ -234,9 +238,7 @@ func (v *validator) bearer(at string, b *ClientCredentials) {
 	if p, ok := v.c.Providers.Lookup(b.Provider); ok && (p.ClientAuth == "none" || p.ClientAuth == "" && p.ClientSecret.IsZero()) && !v.c.src.broken(join("providers", p.Name)+".client_secret") {
 		v.shown(at+".provider", "is a provider where Postern is a public client, and those get no tokens of their own", "Give it a client_secret, or a client_key or client_cert") // RFC 6749, section 4.4
 	}
-	if b.Scope != "" && strings.ContainsFunc(b.Scope, func(r rune) bool { return r < ' ' || r >= 0x7f || r == '"' || r == '\\' }) {
-		v.shown(at+".scope", "is not a list of scopes", "Write scopes with a space between them")
-	}
+	v.scope(at+".scope", b.Scope)
 	if b.Audience != "" && strings.ContainsFunc(b.Audience, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
 		v.shown(at+".audience", "is not printable ASCII", "Write the audience as the provider knows it")
 	}
@@ -255,17 +257,26 @@ func (v *validator) headers(key string, headers map[string]string, never string)
 	first := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		at := join(key, name)
-		folded := strings.ToLower(name)
-		switch {
-		case name == "" || len(name) > 64 || strings.Trim(folded, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || strings.Trim(name, "-_") == "":
-			v.err(at, "is not a name for a header", "Write up to 64 letters, digits, - and _, such as X-Remote-User")
-		case strings.Contains(never, " "+folded+" "):
-			v.err(at, "is a header that no route sets: it belongs to the connection, to HTTP or to Postern", "Choose another name")
-		case first[strings.ReplaceAll(folded, "_", "-")] != "":
-			v.err(at, "is the same header as "+first[strings.ReplaceAll(folded, "_", "-")]+" to many applications", "Keep one")
+		folded := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		if v.headerName(at, name, never) && first[folded] != "" {
+			v.err(at, "is the same header as "+first[folded]+" to many applications", "Keep one")
 		}
-		first[strings.ReplaceAll(folded, "_", "-")] = name
+		first[folded] = name
 	}
+}
+
+// headerName checks one name, and reports whether it is good.
+func (v *validator) headerName(at, name, never string) bool {
+	lower := strings.ToLower(name)
+	switch {
+	case name == "" || len(name) > 64 || strings.Trim(lower, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || strings.Trim(name, "-_") == "":
+		v.err(at, "is not a name for a header", "Write up to 64 letters, digits, - and _, such as X-Remote-User")
+	case strings.Contains(never, " "+lower+" "):
+		v.err(at, "is a header that no route sets: it belongs to the connection, to HTTP or to Postern", "Choose another name")
+	default:
+		return true
+	}
+	return false
 }
 
 // webOrigins checks origins as browsers write them (RFC 6454 section 6.1).

@@ -17,8 +17,9 @@ const (
 	appTokenRetry = 10 * time.Second // after a failure
 )
 
-// appToken is the token of an application itself (RFC 6749 section 4.4), one for each provider, scope and audience, kept in the process.
-// It is renewed ahead by one request at a time; while the old one is good nobody waits.
+// appToken is a token for an application that is kept in the process: one of Postern's own client (RFC 6749 section 4.4) for each provider,
+// scope and audience, or one that a person's token was traded for (exchanged.go). It is renewed ahead by one request at a time; while the old one
+// is good nobody waits.
 type appToken struct {
 	fetch func(ctx context.Context) (session.Tokens, error)
 	limit time.Duration // of one fetch
@@ -35,13 +36,16 @@ type appToken struct {
 var errNoAppToken = errors.New("no application token")
 
 // token is an access token that is good now.
-func (a *appToken) token(ctx context.Context) (string, error) {
+func (a *appToken) token(ctx context.Context) (string, error) { return a.tokenBy(ctx, a.fetch) }
+
+// tokenBy is token that has it fetched in the way that the caller says, if need be.
+func (a *appToken) tokenBy(ctx context.Context, fetch func(ctx context.Context) (session.Tokens, error)) (string, error) {
 	for {
 		a.mu.Lock()
 		now := a.now()
 		good := a.tokens.Access != "" && (a.tokens.Expiry.IsZero() || now.Before(a.tokens.Expiry))
 		if a.due(now) && a.flight == nil && !now.Before(a.blocked) {
-			a.start(ctx)
+			a.start(ctx, fetch)
 		}
 		token, flight, err := a.tokens.Access, a.flight, a.err
 		a.mu.Unlock()
@@ -72,13 +76,13 @@ func (a *appToken) due(now time.Time) bool {
 }
 
 // start fetches a token on its own context: a client that leaves does not stop what others wait for. It ends within the limit.
-func (a *appToken) start(ctx context.Context) {
+func (a *appToken) start(ctx context.Context, fetch func(ctx context.Context) (session.Tokens, error)) {
 	flight := make(chan struct{})
 	a.flight = flight
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.limit)
 	go func() {
 		defer cancel()
-		t, err := a.fetch(ctx)
+		t, err := fetch(ctx)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if err == nil && !t.Expiry.IsZero() && !a.now().Before(t.Expiry) {
@@ -102,4 +106,11 @@ func retryAfter(err error) time.Duration {
 		return min(u.RetryAfter, time.Minute)
 	}
 	return appTokenRetry
+}
+
+// idle reports whether there is nothing to keep: no token that is good, no fetch under way, no failure to remember.
+func (a *appToken) idle(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.flight == nil && !now.Before(a.blocked) && !now.Before(a.tokens.Expiry)
 }

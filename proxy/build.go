@@ -86,7 +86,9 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		returnHosts: cfg.Server.ReturnHosts,
 		keys:        keys,
 		crossOrigin: http.NewCrossOriginProtection(),
+		tokens:      newPresentedTokens(env.Now),
 	}
+	p.traded = newTraded(p)
 	p.attempts = &attempts{ring: keys.WithNow(env.Now), cookie: http.Cookie{
 		Name: attemptCookieName(secure), Path: "/", Secure: secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}}
@@ -98,7 +100,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		return nil, problems
 	}
 	for _, c := range cfg.Providers {
-		pr, err := newProvider(cfg, c, keptClaims(cfg.Routes, programs, c.Name), keys.Ring, env, secure, p.discarded)
+		pr, err := newProvider(cfg, c, keptClaims(cfg.Routes, programs, c.Name), keys.Ring, env, secure, p)
 		if err != nil {
 			return nil, fmt.Errorf("providers.%s: %w", c.Name, err)
 		}
@@ -128,9 +130,7 @@ func attemptCookieName(secure bool) string {
 	return "postern-login-"
 }
 
-func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *seal.Ring, env Env, secure bool,
-	discarded func(context.Context, *provider, session.Discarded),
-) (*provider, error) {
+func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *seal.Ring, env Env, secure bool, p *Proxy) (*provider, error) {
 	o := providerOptions(c, keep, env)
 	o.SharesCallback = cfg.SharesCallback(c.Name) != ""
 	for _, other := range cfg.Providers {
@@ -167,7 +167,8 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *sea
 		SharedGrant:     c.RefreshTokenScope == "user",
 
 		RevokeWithoutCookie: s.RevokeWithoutCookie,
-		Discarded:           func(ctx context.Context, d session.Discarded) { discarded(ctx, pr, d) },
+		Discarded:           func(ctx context.Context, d session.Discarded) { p.discarded(ctx, pr, d) },
+		Changed:             p.traded.changed,
 		Now:                 env.Now, Log: env.Log,
 	})
 	if err != nil {
@@ -287,6 +288,7 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	if rt.token == "access_token" {
 		rt.renew = p.renew
 	}
+	rt.trades, rt.accepts = c.Bearer.Exchange, p.acceptance(c.Access.BearerTokens, rt.providers)
 	if len(c.Upstream) > 0 {
 		if rt.upstream, err = newUpstream(p.upstreamOptions(c)); err != nil {
 			return err
@@ -380,8 +382,24 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { p.ready.run(ctx) })
 	wg.Go(func() { p.keys.run(ctx) })
+	wg.Go(func() { p.sweep(ctx) })
 	wg.Wait()
 	return ctx.Err()
+}
+
+// sweep forgets tokens that have expired, until ctx ends.
+func (p *Proxy) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.traded.sweep()
+			p.tokens.sweep()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (p *Proxy) logExit(ctx context.Context, what string, err error) {
@@ -401,6 +419,7 @@ func (p *Proxy) EndStreams(ctx context.Context) { p.streams.drain(ctx) }
 
 // Close waits for refreshes and revocations under way, so that no rotated token is lost, and gives connections to upstreams back.
 func (p *Proxy) Close(ctx context.Context) error {
+	p.traded.looking.Wait()
 	errs := []error{p.revoking.close(ctx)}
 	for _, pr := range p.providers {
 		errs = append(errs, pr.sessions.Close(ctx))

@@ -94,7 +94,8 @@ func hiddenHeader(name string) bool { return name == "cookie" || claims(name) }
 func keptClaims(routes []config.Route, all []routePrograms, provider string) []string {
 	var names []string
 	for i, c := range routes {
-		if c.Takes(provider) {
+		tokens := c.Access.BearerTokens
+		if c.Takes(provider) || tokens != nil && tokens.Provider == provider {
 			names = append(names, all[i].claims()...)
 		}
 	}

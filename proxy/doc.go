@@ -9,6 +9,7 @@
 //	  a route       routes.go       the most specific route wins; none is 404
 //	  a question    forwardauth.go  another proxy asks about a request that it carries itself
 //	the verdict     gate.go         session → refresh → rule = allow, sign in, deny, unavailable
+//	                presented.go    the same for an access token that a client brings
 //	  allow         upstream.go     strip, set Bearer and identity headers, forward
 //	                balance.go      which address gets it; transport.go connects, upload.go watches bodies on their way, failure.go says why there is no answer
 //	                prefix.go       strip_prefix; rewrite.go puts it back in answers
@@ -16,7 +17,8 @@
 //	                files.go        a folder in place of an application
 //	                headers.go      which headers clients may not send, and how identity is written; cookies.go the same for cookies
 //	                headervalues.go a route's own headers, computed
-//	                appbearer.go    the token of an application in place of the person's
+//	                bearer.go       which token the application gets: the person's, one that it is exchanged for (exchanged.go), or one
+//	                                of Postern's own client (appbearer.go)
 //	                streams.go      WebSockets and long answers, for shutting down; tether.go ends them with their session
 //	  sign in       login.go        a navigation goes to the provider; everything else gets 401
 //	                stepup.go       who is signed in, but too weakly or too long ago, goes there again; challenge.go reads what an application says of that

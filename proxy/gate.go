@@ -39,6 +39,7 @@ type verdict struct {
 	Ended      session.Reason   // why an earlier session no longer counts
 	RetryAfter time.Duration    // with verdictUnavailable
 	Bare       bool             // with verdictAllow: nothing about anybody and no token goes along
+	Token      *tokenProblem    // why the access token that came along does not count
 }
 
 // reasonCrossSite is a request that a page of another site began, on a route with csrf: fetch_metadata.
@@ -74,9 +75,10 @@ func (v verdict) logged() string {
 
 // decide turns a request into its verdict. It alone lets requests pass.
 //
-// Flow: public routes need nobody → for each of the route's providers: session from cookie → tokens fresh → the route's rule. The first session
-// that is let in decides. If none is, one that cannot be looked up now comes before all others: it might have been let in. On an optional route
-// nobody is let in without being known who could be known: there too a store that does not answer is 503.
+// Flow: public routes need nobody → the access token that came along, where the route takes some → else for each of the route's providers: session from
+// cookie → tokens fresh → the route's rule. The first session that is let in decides. If none is, one that cannot be looked up now comes before all
+// others: it might have been let in. On an optional route nobody is let in without being known who could be known: there too a store that does not
+// answer is 503.
 func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 	rt := x.route
 	if rt.csrf != nil {
@@ -93,6 +95,9 @@ func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 	}
 	if rt.preflight && isPreflight(x.r) {
 		return verdict{Kind: verdictAllow, Reason: "preflight", Bare: true} // no session is looked up either (A103)
+	}
+	if v, ok := p.presented(ctx, x); ok {
+		return v
 	}
 	var v verdict
 	var cause error
@@ -120,20 +125,13 @@ func (p *Proxy) decideBy(ctx context.Context, x *exchange, pr *provider) (verdic
 		return withoutSession(err), err
 	}
 	p.reseal(x, pr)
-	v := verdict{Kind: verdictDeny, Session: s, Provider: pr}
-	d := x.ruling(ctx, s)
-	v.Reason, v.Detail = d.Reason, d.Detail
+	v := x.judged(ctx, s, pr)
 	switch {
-	case d.Need == access.StepUp:
-		v.Kind, v.Demand = verdictSignIn, d.Demand
-	case !d.Allow:
+	case v.Kind != verdictAllow:
 	case crossOriginUpgrade(x.r, x.client) && !slices.Contains(rt.allowedOrigins, strings.ToLower(x.r.Header.Get("Origin"))):
-		v.Reason = "cross_origin_upgrade" // a WebSocket handshake carries the cookie from any page
-	default:
-		v.Kind = verdictAllow
-		if rt.activity {
-			pr.sessions.Touch(s)
-		}
+		v.Kind, v.Reason = verdictDeny, "cross_origin_upgrade" // a WebSocket handshake carries the cookie from any page
+	case rt.activity:
+		pr.sessions.Touch(s)
 	}
 	return v, nil
 }
@@ -144,10 +142,23 @@ func (x *exchange) reconsider(pr *provider, s *session.Session, err error) verdi
 	if err != nil {
 		return withoutSession(err)
 	}
+	v := x.judged(x.r.Context(), s, pr)
+	if v.Demand != nil {
+		v.Kind, v.Demand = verdictAllow, nil
+	}
+	return v
+}
+
+// judged is what the route's rule makes of session s with provider pr, nil for an access token that came along.
+func (x *exchange) judged(ctx context.Context, s *session.Session, pr *provider) verdict {
 	v := verdict{Kind: verdictDeny, Session: s, Provider: pr}
-	d := x.ruling(x.r.Context(), s)
-	if v.Reason, v.Detail = d.Reason, d.Detail; d.Allow {
+	d := x.ruling(ctx, s)
+	v.Reason, v.Detail = d.Reason, d.Detail
+	switch {
+	case d.Allow:
 		v.Kind = verdictAllow
+	case d.Need == access.StepUp:
+		v.Kind, v.Demand = verdictSignIn, d.Demand
 	}
 	return v
 }

@@ -64,6 +64,9 @@ func (p *Proxy) goToSignIn(x *exchange) {
 // goesToSignIn tells whether a request that needs a session and has none leads to the provider by itself: a page navigation, where the
 // route's `unauthenticated` does not say otherwise.
 func (x *exchange) goesToSignIn() bool {
+	if x.verdict.Token != nil {
+		return false
+	}
 	visitor := visitorOf(x.r)
 	switch x.route.unauthenticated {
 	case "deny":

@@ -30,6 +30,8 @@ type Proxy struct {
 	logoutMisses misses
 	revoking     *revoker
 	appTokens    map[config.ClientCredentials]*appToken
+	traded       *traded
+	tokens       *presentedTokens
 	store        session.Store
 	ready        *readiness
 	admin        http.Handler

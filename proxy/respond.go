@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
-	"strconv"
-	"time"
 
 	"postern/proxy/page"
 	"postern/session"
@@ -14,6 +12,10 @@ import (
 // render answers a request with its verdict.
 func (p *Proxy) render(x *exchange) {
 	v := x.verdict
+	if v.Token != nil {
+		p.refuseToken(x)
+		return
+	}
 	if v.Session != nil { // it arrived
 		p.attempts.forgetSignIns(x)
 	}
@@ -23,8 +25,7 @@ func (p *Proxy) render(x *exchange) {
 	case verdictSignIn:
 		p.askToSignIn(x)
 	case verdictUnavailable:
-		after := max(v.RetryAfter, time.Second)
-		x.Header().Set("Retry-After", strconv.Itoa(int((after+time.Second-1)/time.Second)))
+		p.setRetryAfter(x, v.RetryAfter)
 		say := noticeStoreDown
 		if v.Reason == "provider_unavailable" {
 			say = noticeNoRefresh
@@ -37,6 +38,10 @@ func (p *Proxy) render(x *exchange) {
 		}
 		if v.Session == nil {
 			p.answer(x, http.StatusForbidden, noticeClosed)
+			return
+		}
+		if ofToken(v.Session) {
+			p.problem(x, http.StatusForbidden, noticeDenied, nil)
 			return
 		}
 		p.answer(x, http.StatusForbidden, noticeDenied, p.otherAccount(x)...)
@@ -53,22 +58,10 @@ func (p *Proxy) forward(x *exchange) {
 		f.Headers = compute(x.r.Context(), p.log, rt.headers, s, q)
 		f.Response = compute(x.r.Context(), p.log, rt.response, s, q)
 	}
-	switch {
-	case s == nil:
-	case rt.token == "access_token":
-		f.Bearer = s.Tokens.Access
-	case rt.token == "id_token":
-		f.Bearer = s.Tokens.ID
-	}
-	if own := rt.bearer; own != nil && !x.verdict.Bare {
-		token, err := own.token(x.r.Context())
-		if err != nil {
-			x.reason("application_token_unavailable", err)
-			x.Header().Set("Retry-After", "10")
-			p.answer(x, http.StatusServiceUnavailable, problems[http.StatusServiceUnavailable])
-			return
-		}
-		f.Bearer = token
+	var err error
+	if f.Bearer, err = p.bearer(x); err != nil {
+		p.noBearer(x, err)
+		return
 	}
 	if x.asked {
 		p.grant(x, f)
@@ -133,7 +126,9 @@ var (
 		}}
 	noticeDenied = words{code: "access_denied", title: "No access",
 		text: "You are signed in, but this account may not open this page."}
-	noticeClosed    = words{code: "access_denied", title: "No access", text: "Nobody may open this page."}
+	noticeClosed  = words{code: "access_denied", title: "No access", text: "Nobody may open this page."}
+	noticeNoToken = words{code: "application_token_refused", title: "The application cannot be reached with your account",
+		text: "The identity provider gives no permission for it. If that is not right, name the request to the people who run this site."}
 	noticeSignedOut = words{code: "signed_out", title: "You are signed out", text: "You can close this window."}
 )
 
@@ -228,7 +223,14 @@ func (p *Proxy) notice(x *exchange, status int, say words, links ...page.Link) {
 // setChallenge says how one may be known, as each 401 must (RFC 9110 section 15.5.2). Browsers do not ask for anything by it.
 func (p *Proxy) setChallenge(x *exchange) {
 	h := x.Header()
-	h.Set("WWW-Authenticate", `Bearer realm="`+hostname(x.origin.Host)+`"`+stepUpChallenge(x.verdict.Demand))
+	challenge := `Bearer realm="` + hostname(x.origin.Host) + `"`
+	switch v := x.verdict; {
+	case v.Demand != nil:
+		challenge += stepUpChallenge(v.Demand)
+	case v.Token != nil:
+		challenge += v.Token.challenge()
+	}
+	h.Set("WWW-Authenticate", challenge)
 	if x.route == nil || len(x.route.cors) == 0 {
 		return
 	}

@@ -18,6 +18,8 @@ type route struct {
 	providers []*provider // whose sessions count, and where people sign in; none on an open route that names none
 	upstream  *upstream   // nil only where the rule denies everyone
 	bearer    *appToken   // sent in place of the person's token, when set
+	trades    *target     // what the person's token is exchanged for, when set
+	accepts   *acceptance // access tokens of clients that are taken; nil: none
 	activity  bool        // requests and data in streams count as use of the session
 
 	headers, response []headerValue // as in [routePrograms]

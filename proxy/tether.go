@@ -45,15 +45,26 @@ func (l *leg) tether() *tether {
 	}
 	t := &tether{l: l, x: x, pr: x.verdict.Provider}
 	l.Context, t.stop = context.WithCancelCause(l.Context)
-	t.timer = time.AfterFunc(tieAfter, t.tie)
+	if ofToken(l.f.Session) {
+		t.timer = time.AfterFunc(l.f.Session.Ends.Sub(x.start), t.expire)
+	} else {
+		t.timer = time.AfterFunc(tieAfter, t.tie)
+	}
 	return t
+}
+
+// expire ends a request whose presented token has run out. Nothing else ends those: there is no session to follow.
+func (t *tether) expire() {
+	v := verdict{Kind: verdictSignIn, Reason: "token_expired", Token: tokenInvalid}
+	t.x.revised.CompareAndSwap(nil, &v)
+	t.end(farewell{policyViolation, "access token expired"})
 }
 
 // tie begins to follow the session.
 func (t *tether) tie() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.untied || t.following != nil {
+	if t.untied || t.following != nil || ofToken(t.l.f.Session) {
 		return
 	}
 	t.following = t.pr.sessions.Follow(t.l.f.Session, t.pr.refresh, func(s *session.Session, err error) {

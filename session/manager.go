@@ -72,6 +72,9 @@ type Options struct {
 	//
 	// Ends by [ReasonKeyUnknown] are those of cookies that anyone can make up, any number of them: count them, and do no more.
 	Ended func(Ending)
+	// Changed is told the [Session.ID] of each session, of any provider, that the store says somebody changed or ended. It must return quickly. Nil is
+	// nobody.
+	Changed func(id string)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Log gets the life cycle of sessions; nil is nowhere.
@@ -258,6 +261,9 @@ func (m *Manager) changed(key string) {
 		m.readAhead(key, sl.Value)
 	}
 	m.notice(key)
+	if m.o.Changed != nil {
+		m.o.Changed(key)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f := m.flights[key]; f != nil {

@@ -169,6 +169,7 @@ func unknownCondition(a config.Access) string {
 	for f, value := range v.Fields() {
 		switch f.Name {
 		case "Level", "SignedIn", "Groups", "Emails", "EmailDomains", "Users", "Claims", "Rule", "ACR", "MaxAge":
+		case "BearerTokens": // another way to be signed in: the conditions hold for either
 		default:
 			if !value.IsZero() {
 				return f.Name
