@@ -41,6 +41,9 @@ func (c *Config) CheckFiles() Problems {
 	if t := c.Server.TLS; t != nil {
 		v.pair("server.tls", t.CertFile, t.KeyFile)
 	}
+	for i, k := range c.Server.AssertionKeys {
+		v.secret(fmt.Sprintf("server.assertion_keys[%d]", i), k, badAssertionKey, "Make one with `postern keygen --assertion`")
+	}
 	for i, k := range c.Session.Keys {
 		v.secret(fmt.Sprintf("session.keys[%d]", i), k, badKey, "Make one with `postern keygen`")
 	}

@@ -107,6 +107,11 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		p.providers = append(p.providers, pr)
 	}
 	p.ownHeaders = headerNames(programs)
+	if slices.ContainsFunc(programs, func(r routePrograms) bool { return r.assertion != nil }) {
+		if p.asserter, err = newAsserter(cfg.Server.AssertionKeys, env.Now, env.Log); err != nil {
+			return nil, err
+		}
+	}
 	for i, c := range cfg.Routes {
 		c.MaxRequestBody = cmp.Or(c.MaxRequestBody, cfg.Server.MaxRequestBody)
 		if err := p.addRoute(c, programs[i]); err != nil {
@@ -271,7 +276,7 @@ func sameSite(word string) http.SameSite {
 
 func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: programs.rule, bearer: p.appToken(c.Bearer.ClientCredentials),
-		headers: programs.headers, response: programs.response, token: cmp.Or(c.Bearer.Kind, "access_token"), keepAuthorization: c.Bearer.Kind == "",
+		headers: programs.headers, response: programs.response, assertion: programs.assertion, token: cmp.Or(c.Bearer.Kind, "access_token"), keepAuthorization: c.Bearer.Kind == "",
 		unauthenticated: c.Unauthenticated, preflight: c.Preflight == "pass", cors: c.CORS, allowedOrigins: c.AllowedOrigins, activity: c.Activity != "none",
 		anyCase: c.CaseInsensitivePaths, encodedSlash: c.AllowEncodedSlash}
 	if c.CSRF != "" {
@@ -381,7 +386,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 		wg.Go(func() { p.logExit(ctx, "sessions", pr.sessions.Run(ctx)) })
 	}
 	wg.Go(func() { p.ready.run(ctx) })
-	wg.Go(func() { p.keys.run(ctx) })
+	wg.Go(func() { p.keys.files.run(ctx) })
+	if p.asserter != nil {
+		wg.Go(func() { p.asserter.files.run(ctx) })
+	}
 	wg.Go(func() { p.sweep(ctx) })
 	wg.Wait()
 	return ctx.Err()

@@ -18,6 +18,7 @@ type routePrograms struct {
 	rule access.Rule
 	// headers replace the default identity headers where they are not nil; response goes to the client.
 	headers, response []headerValue
+	assertion         *assertion
 }
 
 // claims are the provider's claims that the route reads.
@@ -58,6 +59,9 @@ func compileRoutes(routes []config.Route, place placer) ([]routePrograms, config
 			}
 			return values
 		}
+		if a := c.Assertion; a != nil {
+			all[i].assertion = &assertion{http.CanonicalHeaderKey(a.Header), a.Audience}
+		}
 		all[i].headers = values("headers", c.Headers, compiler.RequestHeader)
 		all[i].response = values("headers_response", c.HeadersResponse, compiler.ResponseHeader)
 	}
@@ -69,6 +73,9 @@ func compileRoutes(routes []config.Route, place placer) ([]routePrograms, config
 func headerNames(all []routePrograms) []string {
 	names := map[string]bool{}
 	for _, r := range all {
+		if r.assertion != nil {
+			names[r.assertion.header] = true
+		}
 		for _, v := range r.headers {
 			if v.name != "Authorization" { // which passes where the application has credentials of its own
 				names[v.name] = true

@@ -16,7 +16,7 @@
 //	                renew.go        once more with another token where the application calls one invalid; challenge.go reads its 401
 //	                files.go        a folder in place of an application
 //	                headers.go      which headers clients may not send, and how identity is written; cookies.go the same for cookies
-//	                headervalues.go a route's own headers, computed
+//	                headervalues.go a route's own headers, computed; assertion.go a signed one, and the keys for it
 //	                bearer.go       which token the application gets: the person's, one that it is exchanged for (exchanged.go), or one
 //	                                of Postern's own client (appbearer.go)
 //	                streams.go      WebSockets and long answers, for shutting down; tether.go ends them with their session
@@ -34,7 +34,7 @@
 //	your session    account.go      JSON and page about the session, refresh on demand; the list of one's sessions, and their end
 //
 //	wiring          build.go        the only place that sees the whole configuration
-//	                compile.go      rules and header values of routes; keys.go session.keys, as their files change
+//	                compile.go      rules and header values of routes; keys.go session.keys; keyfiles.go follows files of keys
 //	operators       admin.go        health, readiness, profiles, on the admin listener; adminsessions.go lists and ends sessions
 //	                explain.go      what would become of a request, for postern explain
 //	                audit.go        who did what, by name, in a log of its own

@@ -8,10 +8,10 @@ import (
 	"postern/session"
 )
 
-// endpoint answers the paths under our prefix. On a host whose origin is not known nobody can sign in: it has none but the one that providers call.
+// endpoint answers the paths under our prefix. On a host whose origin is not known nobody can sign in: it has none but those that providers and applications call.
 func (p *Proxy) endpoint(x *exchange, name string) {
 	x.verdict = verdict{Kind: verdictOwn, Reason: name}
-	if x.origin == nil && name != "logout/backchannel" {
+	if x.origin == nil && name != "logout/backchannel" && name != "jwks" {
 		p.refuse(x, http.StatusNotFound, "no_endpoint", nil)
 		return
 	}
@@ -32,6 +32,8 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 		p.only(x, p.sessionJSON, http.MethodGet, http.MethodHead)
 	case "session/refresh":
 		p.only(x, p.refreshNow, http.MethodPost)
+	case "jwks":
+		p.only(x, p.jwks, http.MethodGet, http.MethodHead)
 	case "":
 		p.only(x, p.account, http.MethodGet, http.MethodHead, http.MethodPost)
 	default:

@@ -83,16 +83,21 @@ func (t *traded) token(ctx context.Context, s *session.Session, to target) (stri
 
 // holder is where the tokens of s are kept.
 func (t *traded) holder(s *session.Session) *holder {
-	id := s.ID()
-	if ofToken(s) { // its key has a space, which no id has
-		sum := sha256.Sum256([]byte(s.Tokens.Access))
-		id = s.Provider + " " + hex.EncodeToString(sum[:])
-	}
+	id := ownerOf(s)
 	if h, ok := t.holders.GetIfPresent(id); ok {
 		return h
 	}
 	h, _ := t.holders.SetIfAbsent(id, &holder{provider: t.p.provider(s.Provider), handle: s.Handle(), tokens: map[target]*appToken{}, had: map[target]session.Tokens{}})
 	return h
+}
+
+// ownerOf names what may be kept for s alone: it is the session's id, else made of the presented token, with a space, which no id has.
+func ownerOf(s *session.Session) string {
+	if !ofToken(s) {
+		return s.ID()
+	}
+	sum := sha256.Sum256([]byte(s.Tokens.Access))
+	return s.Provider + " " + hex.EncodeToString(sum[:])
 }
 
 // of is the place of one token.

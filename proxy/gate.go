@@ -142,11 +142,7 @@ func (x *exchange) reconsider(pr *provider, s *session.Session, err error) verdi
 	if err != nil {
 		return withoutSession(err)
 	}
-	v := x.judged(x.r.Context(), s, pr)
-	if v.Demand != nil {
-		v.Kind, v.Demand = verdictAllow, nil
-	}
-	return v
+	return x.judged(x.r.Context(), s, pr)
 }
 
 // judged is what the route's rule makes of session s with provider pr, nil for an access token that came along.

@@ -31,6 +31,7 @@ type Proxy struct {
 	revoking     *revoker
 	appTokens    map[config.ClientCredentials]*appToken
 	traded       *traded
+	asserter     *asserter // nil: no route has an assertion
 	tokens       *presentedTokens
 	store        session.Store
 	ready        *readiness
@@ -65,7 +66,7 @@ func (p *Proxy) serve(x *exchange) {
 		return
 	}
 	name, ours := p.endpointName(x.path)
-	if ours && name == "logout/backchannel" { // providers may call us by a name that no browser uses
+	if ours && (name == "logout/backchannel" || name == "jwks") { // providers and applications may call us by a name that no browser uses
 		p.endpoint(x, name)
 		return
 	}

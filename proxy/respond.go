@@ -59,6 +59,14 @@ func (p *Proxy) forward(x *exchange) {
 		f.Response = compute(x.r.Context(), p.log, rt.response, s, q)
 	}
 	var err error
+	if rt.assertion != nil && s != nil {
+		signed, err := p.asserter.sign(x, rt.assertion.audience)
+		if err != nil {
+			p.refuse(x, http.StatusInternalServerError, "assertion_not_signed", err)
+			return
+		}
+		f.Headers = append(f.Headers, computedHeader{rt.assertion.header, signed})
+	}
 	if f.Bearer, err = p.bearer(x); err != nil {
 		p.noBearer(x, err)
 		return

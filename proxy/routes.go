@@ -23,6 +23,7 @@ type route struct {
 	activity  bool        // requests and data in streams count as use of the session
 
 	headers, response []headerValue // as in [routePrograms]
+	assertion         *assertion    // the signed statement that is added; nil: none
 	token             string        // the person's token that is sent: access_token, id_token or none
 	renew             renewFunc     // gets another token when the application calls one invalid; nil where there is none to get
 	keepAuthorization bool          // the client's own Authorization passes where there is no session

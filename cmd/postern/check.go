@@ -94,9 +94,21 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-func keygen(w io.Writer) error {
-	_, err := fmt.Fprintln(w, seal.NewKey())
-	return err
+func newKeygen() *cobra.Command {
+	var assertion bool
+	c := &cobra.Command{
+		Use: "keygen", Short: "Print a new key for session.keys", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if assertion {
+				_, err := fmt.Fprint(cmd.OutOrStdout(), proxy.NewAssertionKey())
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), seal.NewKey())
+			return err
+		},
+	}
+	c.Flags().BoolVar(&assertion, "assertion", false, "print one for server.assertion_keys")
+	return c
 }
 
 func printVersion(w io.Writer) error {

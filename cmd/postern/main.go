@@ -71,10 +71,7 @@ func newRoot() *cobra.Command {
 		newCheck(o),
 		newExplain(o),
 		newProviders(),
-		&cobra.Command{
-			Use: "keygen", Short: "Print a new key for session.keys", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return keygen(cmd.OutOrStdout()) },
-		},
+		newKeygen(),
 		newLogin(o),
 		newSessions(o),
 		newHealth(o),
