@@ -105,6 +105,10 @@ func retryAfter(err error) time.Duration {
 	if errors.As(err, &u) && u.RetryAfter > 0 {
 		return min(u.RetryAfter, time.Minute)
 	}
+	var later *session.RetryError
+	if errors.As(err, &later) {
+		return min(later.After, time.Minute)
+	}
 	return appTokenRetry
 }
 

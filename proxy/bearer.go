@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/proxy/idp"
+	"postern/session"
 )
 
 // bearer is the token that goes to the application with an allowed request; empty where none does. An error means that the request must not go
@@ -20,7 +21,7 @@ func (p *Proxy) bearer(x *exchange) (string, error) {
 		return rt.bearer.token(ctx)
 	case s == nil:
 		return "", nil
-	case rt.trades != nil:
+	case rt.trades != nil && (rt.trades.Kind != kindResource || !ofToken(s)): // a presented token is for whom it is
 		return p.traded.token(ctx, s, *rt.trades)
 	case rt.token == "access_token":
 		return s.Tokens.Access, nil
@@ -34,6 +35,16 @@ func (p *Proxy) bearer(x *exchange) (string, error) {
 // trying again will not change soon.
 func (p *Proxy) noBearer(x *exchange, err error) {
 	var refused *idp.ProtocolError
+	var ended *session.EndedError
+	if errors.As(err, &ended) { // it was refreshed for this
+		x.verdict = withoutSession(ended)
+		if x.asked && p.dialect == dialectNginx {
+			p.renderNginx(x)
+		} else {
+			p.render(x)
+		}
+		return
+	}
 	if errors.As(err, &refused) && x.route.trades != nil {
 		x.reason("application_token_refused", err)
 		p.answer(x, http.StatusBadGateway, noticeNoToken)

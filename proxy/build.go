@@ -48,6 +48,7 @@ type provider struct {
 	// password signs in with what a person typed into our own form (grant: password); nil for every other provider.
 	password func(ctx context.Context, user, password string) (session.Grant, error)
 	audit    *auditor
+	now      func() time.Time
 }
 
 // New wires a Proxy from a checked configuration. It does no I/O apart from reading the secrets that the file names. Call [Proxy.Run]
@@ -136,7 +137,7 @@ func attemptCookieName(secure bool) string {
 }
 
 func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *seal.Ring, env Env, secure bool, p *Proxy) (*provider, error) {
-	o := providerOptions(c, keep, env)
+	o := providerOptions(c, keep, resourcesOf(cfg.Routes, c.Name), env)
 	o.SharesCallback = cfg.SharesCallback(c.Name) != ""
 	for _, other := range cfg.Providers {
 		if other.Name != c.Name && other.Issuer != nil {
@@ -152,7 +153,7 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *sea
 		deployment = r.KeyPrefix
 	}
 	s, audit := cfg.Session, newAuditor(env.Audit)
-	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, callback: "callback", idp: client, idleTimeout: s.IdleTimeout, audit: audit}
+	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, callback: "callback", idp: client, idleTimeout: s.IdleTimeout, audit: audit, now: env.Now}
 	if c.OwnCallback {
 		pr.callback += "/" + c.Name
 	}
@@ -189,7 +190,7 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *sea
 // needs no store.
 func NewProvider(cfg *config.Config, c config.Provider, env Env) (*idp.Provider, error) {
 	programs, _ := compileRoutes(cfg.Routes, cfg.Problem) // what is wrong with routes is told by New and Check
-	return idp.New(providerOptions(c, keptClaims(cfg.Routes, programs, c.Name), env))
+	return idp.New(providerOptions(c, keptClaims(cfg.Routes, programs, c.Name), resourcesOf(cfg.Routes, c.Name), env))
 }
 
 // NewStandIn wires a Proxy for [Proxy.Explain]: it runs the real thing, with sessions in store, an application that answers 200 and providers that
@@ -208,13 +209,24 @@ func NewStandIn(cfg *config.Config, store session.Store) (*Proxy, error) {
 	return New(&alone, Env{Store: store, Transport: stand})
 }
 
-// providerOptions hands a provider its part of the configuration. Grants keep the claims that are named.
-func providerOptions(c config.Provider, keep []string, env Env) idp.Options {
+// resourcesOf are the resources of a provider's routes.
+func resourcesOf(routes []config.Route, provider string) (resources []string) {
+	for _, c := range routes {
+		if c.Resource != "" && c.Takes(provider) {
+			resources = append(resources, c.Resource)
+		}
+	}
+	return resources
+}
+
+// providerOptions hands a provider its part of the configuration. Grants keep the claims that are named; sign-ins ask for the resources.
+func providerOptions(c config.Provider, keep, resources []string, env Env) idp.Options {
 	o := idp.Options{
 		Name: c.Name, Issuer: text(c.Issuer), Grant: c.Grant,
 		ClientID: c.ClientID, ClientAuth: c.ClientAuth, ClientKeyID: c.ClientKeyID, AssertionAudience: c.AssertionAudience,
 		Scopes: c.Scopes, ScopeSeparator: c.ScopeSeparator, ResponseMode: c.ResponseMode, PKCE: c.PKCE,
 		AuthorizeParams: c.AuthorizeParams, TokenParams: c.TokenParams, CallbackParams: c.CallbackParams, StartParams: c.StartParams,
+		Resources:    resources,
 		TokenRequest: c.TokenRequest, OmitRedirectURI: c.OmitRedirectURI, TokenLifetime: c.TokenLifetime,
 		Identity: c.Identity, Claims: c.Claims, KeepClaims: keep, SigningAlg: c.IDTokenSignedResponseAlg, ExtraAudiences: c.ExtraAudiences,
 		AssumeEmailVerified: c.AssumeEmailVerified,
@@ -254,7 +266,7 @@ func text(u *url.URL) string {
 func Check(cfg *config.Config) config.Problems {
 	var problems config.Problems
 	for _, c := range cfg.Providers {
-		if _, err := idp.New(providerOptions(c, nil, Env{})); err != nil {
+		if _, err := idp.New(providerOptions(c, nil, nil, Env{})); err != nil {
 			for line := range strings.Lines(err.Error()) {
 				problems = append(problems, cfg.Problem("providers."+c.Name, 0, 0, line, ""))
 			}
@@ -290,10 +302,10 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	if len(c.Provider) == 0 && c.Access.Level != config.Public && c.Access.Level != config.Deny {
 		rt.providers = p.providers
 	}
-	if rt.token == "access_token" {
+	rt.trades, rt.accepts = targetOf(c), p.acceptance(c.Access.BearerTokens, rt.providers)
+	if rt.token == "access_token" && rt.trades == nil {
 		rt.renew = p.renew
 	}
-	rt.trades, rt.accepts = c.Bearer.Exchange, p.acceptance(c.Access.BearerTokens, rt.providers)
 	if len(c.Upstream) > 0 {
 		if rt.upstream, err = newUpstream(p.upstreamOptions(c)); err != nil {
 			return err

@@ -17,8 +17,8 @@
 //	                files.go        a folder in place of an application
 //	                headers.go      which headers clients may not send, and how identity is written; cookies.go the same for cookies
 //	                headervalues.go a route's own headers, computed; assertion.go a signed one, and the keys for it
-//	                bearer.go       which token the application gets: the person's, one that it is exchanged for (exchanged.go), or one
-//	                                of Postern's own client (appbearer.go)
+//	                bearer.go       which token the application gets: the person's, one that it is exchanged for (exchanged.go) or that is
+//	                                for the application's resource (resource.go), or one of Postern's own client (appbearer.go)
 //	                streams.go      WebSockets and long answers, for shutting down; tether.go ends them with their session
 //	  sign in       login.go        a navigation goes to the provider; everything else gets 401
 //	                stepup.go       who is signed in, but too weakly or too long ago, goes there again; challenge.go reads what an application says of that

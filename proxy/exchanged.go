@@ -25,8 +25,18 @@ const (
 	sweepEvery = time.Minute
 )
 
-// target is what a person's token is traded for: `bearer.exchange` of a route.
+// target is what a person's token is traded for: `bearer.exchange` of a route, or its `resource` alone, which is of a kind of its own.
 type target = config.Exchange
+
+const kindResource = "resource"
+
+// targetOf is what a route wants its tokens traded for; nil: nothing.
+func targetOf(c config.Route) *target {
+	if c.Resource != "" {
+		return &target{Kind: kindResource, Resource: c.Resource}
+	}
+	return c.Bearer.Exchange
+}
 
 // traded keeps, in this process, the tokens that the tokens of sessions were traded for. They belong to the session's id, else to the very token
 // that was presented, so they reach nobody else; when the session ends, here or elsewhere, they are dropped and revoked.
@@ -61,9 +71,7 @@ var errOver = errors.New("the session ended meanwhile")
 func (t *traded) token(ctx context.Context, s *session.Session, to target) (string, error) {
 	h := t.holder(s)
 	return h.of(to, t.p.now).tokenBy(ctx, func(ctx context.Context) (session.Tokens, error) {
-		got, err := h.provider.idp.Exchange(ctx, s.Tokens.Access, idp.Target{
-			OnBehalfOf: to.Kind == "jwt_bearer", Audience: to.Audience, Scope: to.Scope, Resource: to.Resource,
-		})
+		got, err := h.provider.trade(ctx, s, to)
 		if err != nil {
 			return session.Tokens{}, err
 		}
@@ -78,6 +86,16 @@ func (t *traded) token(ctx context.Context, s *session.Session, to target) (stri
 		}
 		h.had[to] = got
 		return got, nil
+	})
+}
+
+// trade asks the provider for the token.
+func (pr *provider) trade(ctx context.Context, s *session.Session, to target) (session.Tokens, error) {
+	if to.Kind == kindResource {
+		return pr.forResource(ctx, s, to.Resource)
+	}
+	return pr.idp.Exchange(ctx, s.Tokens.Access, idp.Target{
+		OnBehalfOf: to.Kind == "jwt_bearer", Audience: to.Audience, Scope: to.Scope, Resource: to.Resource,
 	})
 }
 

@@ -220,12 +220,17 @@ func (p *Proxy) referringPage(x *exchange) string {
 // refresh is what the session manager calls when tokens are due.
 func (pr *provider) refresh(ctx context.Context, s *session.Session) (session.Grant, error) {
 	g, err := pr.idp.Refresh(ctx, s.Grant)
+	pr.auditRejected(ctx, s, err)
+	return g, err
+}
+
+// auditRejected notes that the provider refused the refresh token of s, if err says so.
+func (pr *provider) auditRejected(ctx context.Context, s *session.Session, err error) {
 	var failed *session.RefreshError
 	if errors.As(err, &failed) && failed.Kind == session.Rejected {
 		pr.audit.event(ctx, auditRefreshRejected, slog.String("provider", pr.name), slog.String("user", s.Identity.User),
 			slog.String("subject", s.Subject), slog.String("session", s.Handle()))
 	}
-	return g, err
 }
 
 // unavailable tells whether a provider's error means that it did not answer.

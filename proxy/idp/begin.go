@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +58,11 @@ func (p *Provider) Begin(ctx context.Context, b Begin) (authURL string, err erro
 	p.addStartParams(q, b.Params)
 	if b.Prompt != "" {
 		q.Set("prompt", b.Prompt)
+	}
+	for _, resource := range p.o.Resources {
+		if !slices.Contains(q["resource"], resource) {
+			q.Add("resource", resource)
+		}
 	}
 	// What the protocol needs comes last, so that nothing above can stand in for it.
 	q.Set("response_type", "code")

@@ -18,6 +18,7 @@
 //	password.go     user name and password → tokens → identity
 //	credentials.go  tokens of the client's own
 //	exchange.go     a person's token → one for another application
+//	resource.go     … by the refresh token, for a resource
 //	presented.go    access tokens that clients bring: whose are they?
 //	token.go        token request and token answer: one pair of functions for every grant
 //	clientauth.go   how the client proves who it is

@@ -1,6 +1,7 @@
 package idp
 
 import (
+	"cmp"
 	"context"
 	"net/url"
 	"time"
@@ -42,14 +43,14 @@ func (p *Provider) Exchange(ctx context.Context, access string, to Target) (sess
 	if err := to.check(t.members); err != nil {
 		return session.Tokens{}, err
 	}
-	switch {
-	case t.lifetime == 0:
-		t.lifetime = defaultExchanged
-	case t.lifetime > maxExchanged:
-		t.lifetime = maxExchanged
-	}
+	t.bound()
 	t.refresh, t.id = "", "" // the person's session is what is prolonged
 	return t.tokens(session.Tokens{Scope: to.Scope}), nil
+}
+
+// bound gives a token that is kept beside a session a lifetime, and not too long a one.
+func (t *tokenAnswer) bound() {
+	t.lifetime = min(cmp.Or(t.lifetime, defaultExchanged), maxExchanged)
 }
 
 func (to Target) form(access string) url.Values {

@@ -97,6 +97,8 @@ type Options struct {
 	// AuthorizeParams are added to the authorization request, TokenParams to every token request. Neither changes a parameter of
 	// the protocol.
 	AuthorizeParams, TokenParams map[string]string
+	// Resources are asked for in the authorization request (RFC 8707 section 2.1), so that [Provider.RefreshFor] may get tokens for each of them.
+	Resources []string
 	// CallbackParams are the provider's names of code, state and error in the authorization response, by those names.
 	CallbackParams map[string]string
 	// StartParams are the names of parameters that an attempt may add to the authorization request ([Begin.Params]).
