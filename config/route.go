@@ -60,8 +60,9 @@ type Route struct {
 	CSRF string `yaml:"csrf" oneof:"fetch_metadata"`
 	// AllowedOrigins are further origins whose pages may open WebSockets, and send what csrf would refuse.
 	AllowedOrigins []string `yaml:"allowed_origins"`
-	// KeepFragment keeps the part of the URL after # over a sign-in.
-	KeepFragment bool `yaml:"keep_fragment" later:"yes"`
+	// KeepFragment keeps the part of the URL after # over a sign-in, for applications that route by it: a page navigation without a session gets
+	// a small page whose script goes on to sign in, in place of the direct redirect. Browsers do not send that part, so a redirect alone loses it.
+	KeepFragment bool `yaml:"keep_fragment"`
 	// Activity none is for applications that poll or send heartbeats by themselves: neither requests nor data that the client
 	// sends in a WebSocket or an upload keep a session from idling on this route. Default: they do.
 	Activity string `yaml:"activity" oneof:"none"`

@@ -30,7 +30,10 @@ func (v *validator) upstreams(at string, r Route) {
 		}
 	}
 	if r.Folder() != "" {
-		for _, name := range []string{"upstream_host", "rewrite_response", "headers", "bearer"} {
+		if r.KeepFragment {
+		v.err(at+".keep_fragment", "cannot be set where another proxy carries the answers: it does not hand on the page that keeps the fragment", "Leave it out, or write an upstream")
+	}
+	for _, name := range []string{"upstream_host", "rewrite_response", "headers", "bearer"} {
 			if v.given(at + "." + name) {
 				v.err(at+"."+name, "does nothing for a folder of files", "Leave it out")
 			}

@@ -61,11 +61,12 @@ func (a *attempts) purpose(pr *provider, origin string) string {
 // name is the cookie's name for one attempt.
 func (a *attempts) name(id string) string { return a.cookie.Name + id }
 
-// set writes the attempt's cookie, and expires the oldest ones beyond the limits. An address too long for the cookie keeps its
-// path, then becomes "/".
+// set writes the attempt's cookie, and expires the oldest ones beyond the limits. An address too long for the cookie loses its fragment,
+// then its query, then becomes "/".
 func (a *attempts) set(x *exchange, pr *provider, at attempt) error {
 	var value string
-	for _, back := range []string{at.ReturnTo, pathOnly(at.ReturnTo), "/"} {
+	withoutFragment, _, _ := strings.Cut(at.ReturnTo, "#")
+	for _, back := range []string{at.ReturnTo, withoutFragment, pathOnly(at.ReturnTo), "/"} {
 		at.ReturnTo = back
 		payload, err := cbor.Marshal(at)
 		if err != nil {

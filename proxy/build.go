@@ -290,7 +290,7 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: programs.rule, bearer: p.appToken(c.Bearer.ClientCredentials),
 		headers: programs.headers, response: programs.response, assertion: programs.assertion, token: cmp.Or(c.Bearer.Kind, "access_token"), keepAuthorization: c.Bearer.Kind == "",
 		unauthenticated: c.Unauthenticated, preflight: c.Preflight == "pass", cors: c.CORS, allowedOrigins: c.AllowedOrigins, activity: c.Activity != "none",
-		anyCase: c.CaseInsensitivePaths, encodedSlash: c.AllowEncodedSlash}
+		anyCase: c.CaseInsensitivePaths, encodedSlash: c.AllowEncodedSlash, keepFragment: c.KeepFragment}
 	if c.CSRF != "" {
 		if rt.csrf, err = p.crossSiteGuard(c); err != nil {
 			return err

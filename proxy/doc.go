@@ -21,6 +21,7 @@
 //	                                for the application's resource (resource.go), or one of Postern's own client (appbearer.go)
 //	                streams.go      WebSockets and long answers, for shutting down; tether.go ends them with their session
 //	  sign in       login.go        a navigation goes to the provider; everything else gets 401
+//	                fragment.go     the page by which a navigation keeps what stands after # in its address
 //	                stepup.go       who is signed in, but too weakly or too long ago, goes there again; challenge.go reads what an application says of that
 //	  otherwise     respond.go      one ladder: page for people, problem JSON (RFC 9457) for programs
 //

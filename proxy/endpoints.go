@@ -18,6 +18,8 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 	switch name {
 	case "start", "sign_in", "login":
 		p.only(x, p.startSignIn, http.MethodGet, http.MethodHead, http.MethodPost)
+	case "fragment.js":
+		p.only(x, p.fragmentScript, http.MethodGet, http.MethodHead)
 	case "callback":
 		p.only(x, p.callback, http.MethodGet, http.MethodPost)
 	case "logout", "sign_out":

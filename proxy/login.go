@@ -20,13 +20,17 @@ import (
 // Flow: a page navigation on the public origin begins a sign-in → on another host it is sent to the public origin first → a
 // navigation that sends something, a frame, a prefetch or a program gets 401 and no cookie. A route's `unauthenticated` changes who counts as what.
 func (p *Proxy) askToSignIn(x *exchange) {
+	visitor := visitorOf(x.r)
 	if x.goesToSignIn() {
-		if !p.moveToOrigin(x) {
+		switch {
+		case p.moveToOrigin(x):
+		case x.route.keepFragment && visitor == person:
+			p.keepFragment(x, returnTo(x.target, x.origin, nil, p.prefix))
+		default:
 			p.goToSignIn(x)
 		}
 		return
 	}
-	visitor := visitorOf(x.r)
 	say, rd := noticeSignIn, x.target
 	switch {
 	case visitor == program:

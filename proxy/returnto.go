@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// maxReturnTo bounds an address to return to. What is longer keeps its path alone (attempt.go bounds it further).
+// maxReturnTo bounds an address to return to. What is longer loses its fragment, then its query (attempt.go bounds it further).
 const maxReturnTo = 2048
 
 // returnTo is the address to which a person is sent after sign-in or sign-out: raw if it is safe, else "/".
@@ -15,11 +15,13 @@ const maxReturnTo = 2048
 // from checked parts, in ASCII without spaces, so that browsers and Go cannot read it differently; it never begins with "//"
 // or "/\". Our own endpoints are refused (they would sign out, or loop). RFC 9700 section 2.1: no open redirector.
 func returnTo(raw string, origin *url.URL, hosts []string, prefix string) string {
-	if len(raw) > maxReturnTo {
-		raw, _, _ = strings.Cut(raw, "?")
+	for _, end := range []string{"#", "?"} {
 		if len(raw) > maxReturnTo {
-			return "/"
+			raw, _, _ = strings.Cut(raw, end)
 		}
+	}
+	if len(raw) > maxReturnTo {
+		return "/"
 	}
 	if strings.HasPrefix(raw, "/") {
 		return returnPath(raw, prefix)
@@ -50,30 +52,29 @@ func returnTo(raw string, origin *url.URL, hosts []string, prefix string) string
 	return "/"
 }
 
-// returnPath checks a path with query and fragment and writes it anew in plain ASCII.
+// returnPath checks a path with query and fragment and writes it anew in plain ASCII. A fragment that cannot be kept is left out: no server
+// has ever seen it, so the page is the wanted one without it.
 func returnPath(raw, prefix string) string {
-	path, rest := raw, ""
-	if i := strings.IndexAny(raw, "?#"); i >= 0 {
-		path, rest = raw[:i], raw[i:]
-	}
-	if strings.HasPrefix(path, "//") || strings.ContainsAny(raw, "\\") || ambiguousPath(path, true) != "" {
+	raw, fragment, _ := strings.Cut(raw, "#")
+	path, _, _ := strings.Cut(raw, "?")
+	if strings.HasPrefix(path, "//") || ambiguousPath(path, true) != "" || unsafeText(raw) {
 		return "/"
-	}
-	for i := range len(raw) {
-		if raw[i] < ' ' || raw[i] == 0x7f {
-			return "/"
-		}
 	}
 	if prefix != "" {
 		if canonical := canonicalPath(path); canonical == prefix || strings.HasPrefix(canonical, prefix+"/") {
 			return "/"
 		}
 	}
-	query, fragment, has := strings.Cut(rest, "#")
-	if has {
-		fragment = "#" + escapePercent(fragment)
+	address := escapeASCII(raw)
+	if fragment != "" && !unsafeText(fragment) {
+		address += "#" + escapeASCII(escapePercent(fragment))
 	}
-	return escapeASCII(path) + escapeASCII(query) + escapeASCII(fragment)
+	return address
+}
+
+// unsafeText tells what no part of an address may hold: control characters, and the backslash, which browsers take for a slash.
+func unsafeText(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' })
 }
 
 // escapePercent encodes each "%" that begins no escape: parsers refuse it in a fragment, while a query keeps it as it is.

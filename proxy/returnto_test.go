@@ -49,6 +49,11 @@ func TestReturnToKeepsThePageAPersonWanted(t *testing.T) {
 		"https://docs.example.com/x?y=1":       "https://docs.example.com/x?y=1",
 		"https://docs.example.com/oauth2/page": "https://docs.example.com/oauth2/page",
 		"/long?" + strings.Repeat("q", 4000):   "/long",
+		"/long?q#" + strings.Repeat("f", 4000): "/long?q",
+		"/#" + strings.Repeat("?", 4000):       "/",
+		"/a?b#c\\d":                            "/a?b", // no server has seen it: the page is the same without
+		"/a?b#c\x00d":                          "/a?b",
+		"/a#b#c?d":                             "/a#b#c?d",
 	} {
 		if got := returnTo(raw, wikiOrigin, []string{"docs.example.com"}, "/oauth2"); got != want {
 			t.Errorf("returnTo(%.80q) = %q, want %q", raw, got, want)

@@ -34,6 +34,7 @@ type route struct {
 	allowedOrigins    []string      // further origins of WebSockets
 	csrf              *http.CrossOriginProtection
 	unauthenticated   string // auto or "", login, deny
+	keepFragment      bool   // navigations that sign in keep what stands after # in their address
 }
 
 // table finds the most specific route: exact host, then the longest *.wildcard, then no host; on the host the longest

@@ -156,6 +156,7 @@ type view struct {
 	Person, Problem                string
 	Fields                         map[string]string
 	Script                         template.JS
+	ScriptURL                      string
 	sessionFacts
 }
 
@@ -215,6 +216,14 @@ func (p *Pages) Continue(w http.ResponseWriter, r *http.Request, title, url stri
 	}, policy{formAction: "'none'"})
 }
 
+// Fragment writes a page whose script, which is served at script on this origin, goes on to url with what stands after # in the page's own address.
+// Where scripts are off its link goes on without that.
+func (p *Pages) Fragment(w http.ResponseWriter, r *http.Request, title, url, script string) {
+	p.write(w, r, http.StatusOK, "fragment", view{
+		Heading: line(title), URL: safeURL(url), ScriptURL: safeURL(script),
+	}, policy{formAction: "'none'", script: "'self'"})
+}
+
 // postScript sends the form of the page [Pages.Post].
 const postScript = "document.forms[0].submit()"
 
@@ -243,7 +252,7 @@ func hash(s string) string {
 type policy struct {
 	formAction string
 	framed     bool
-	script     string // the hash of the page's own script; empty: none
+	script     string // the page's own script: its hash, or 'self'; empty: none
 }
 
 func (p *Pages) write(w http.ResponseWriter, r *http.Request, status int, name string, v view, pol policy) {

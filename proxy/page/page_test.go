@@ -140,6 +140,9 @@ func samples() []sample {
 		{"continue", func(w http.ResponseWriter, r *http.Request) {
 			p.Continue(w, r, "You are signed in", `/wiki/Foo_(bar)?q=a|b&x="y"^{z}'#part`)
 		}},
+		{"fragment", func(w http.ResponseWriter, r *http.Request) {
+			p.Fragment(w, r, "Signing in", "https://wiki.example.com/oauth2/start?rd=%2Fapp%3Fx%3D1", "/oauth2/fragment.js")
+		}},
 	}
 }
 
