@@ -94,19 +94,48 @@ func (m *Manager) aboutKeys(key string) [][]byte {
 
 // frame puts together what the store keeps for s. Sealed is the part that the cookie opens.
 func (m *Manager) frame(s *Session, sealed []byte) ([]byte, error) {
-	plain, err := m.codec.enc.Marshal(m.aboutOf(s))
-	if err != nil {
-		return nil, fmt.Errorf("encode what is known of a session: %w", err)
-	}
-	part, err := seal.Encrypt((*[seal.KeySize]byte)(m.aboutKeys(s.key)[0]), plain, []byte{recordFormat})
+	part, err := m.sealAbout(s.key, m.aboutOf(s))
 	if err != nil {
 		return nil, err
 	}
+	return joinParts(part, sealed), nil
+}
+
+func (m *Manager) sealAbout(key string, a about) ([]byte, error) {
+	plain, err := m.codec.enc.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("encode what is known of a session: %w", err)
+	}
+	return seal.Encrypt((*[seal.KeySize]byte)(m.aboutKeys(key)[0]), plain, []byte{recordFormat})
+}
+
+// joinParts is the reverse of unframe.
+func joinParts(part, sealed []byte) []byte {
 	b := make([]byte, 0, 1+binary.MaxVarintLen32+len(part)+len(sealed))
 	b = append(b, recordFormat)
 	b = binary.AppendUvarint(b, uint64(len(part)))
 	b = append(b, part...)
-	return append(b, sealed...), nil
+	return append(b, sealed...)
+}
+
+// rest is what stays behind the tombstone of key when its tokens are taken away: who it was. Its length depends on a alone. Where a could not be
+// read (ok is false) it is nothing.
+func (m *Manager) rest(key string, a about, ok bool) []byte {
+	if !ok {
+		return nil
+	}
+	a.Refresh, a.Scope = nil, ""
+	part, err := m.sealAbout(key, a)
+	if err != nil {
+		return nil
+	}
+	return joinParts(part, nil)
+}
+
+// holdsTokens tells whether a sealed value behind a tombstone is more than rest.
+func holdsTokens(value []byte) bool {
+	_, sealed, err := unframe(value)
+	return len(value) > 0 && (err != nil || len(sealed) > 0)
 }
 
 // unframe takes a record's value apart. It is errFormat for a value that this binary does not know how to read.

@@ -53,7 +53,7 @@ func (m *Manager) discardKnown(ctx context.Context, key string) error {
 	if rec.Ended == "" || !ok {
 		return nil
 	}
-	was, err := m.strip(ctx, key)
+	was, err := m.strip(ctx, key, a, ok)
 	if err == nil && was {
 		m.discard(ctx, key, rec.Ended, Tokens{Refresh: a.Refresh.token(), Scope: a.Scope})
 	}
@@ -69,7 +69,7 @@ func (m *Manager) discardGrant(ctx context.Context, subject string, why Reason) 
 
 // unseal discards the tokens behind the tombstone rec, now that somebody is here who can open them. It is the business of one replica.
 func (m *Manager) unseal(ctx context.Context, t *ticket, rec Record) {
-	if m.o.Discarded != nil && len(rec.Sealed) > 0 && !isGrant(t.key) {
+	if m.o.Discarded != nil && holdsTokens(rec.Sealed) && !isGrant(t.key) {
 		m.spawn(ctx, rewriteLimit, func(ctx context.Context) { m.take(ctx, t, rec) })
 	}
 }
@@ -90,7 +90,7 @@ func (m *Manager) unsealStored(ctx context.Context, t *ticket) error {
 	case errors.Is(err, ErrNone):
 	case err != nil:
 		return err
-	case rec.Ended != "" && len(rec.Sealed) > 0:
+	case rec.Ended != "" && holdsTokens(rec.Sealed):
 		m.take(ctx, t, rec)
 	}
 	return nil
@@ -102,8 +102,9 @@ func (m *Manager) take(ctx context.Context, t *ticket, rec Record) {
 	if err != nil {
 		return
 	}
+	a, _, ok := m.openAbout(t.key, rec.Sealed)
 	for wait := rewritePause; ; wait = min(2*wait, rewritePauseMax) {
-		was, err := m.strip(ctx, t.key)
+		was, err := m.strip(ctx, t.key, a, ok)
 		if err == nil {
 			if was {
 				m.discard(ctx, t.key, rec.Ended, s.Tokens)
@@ -134,8 +135,9 @@ func (m *Manager) lookBehind(ctx context.Context, sl *slot, v *view, t *ticket) 
 	})
 }
 
-func (m *Manager) strip(ctx context.Context, key string) (bool, error) {
+// strip takes the tokens away that lie behind the tombstone of key, and leaves what is known about the session, if it is.
+func (m *Manager) strip(ctx context.Context, key string, a about, known bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
-	return m.o.Store.Strip(ctx, key)
+	return m.o.Store.Strip(ctx, key, m.rest(key, a, known))
 }

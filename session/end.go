@@ -134,7 +134,7 @@ func (m *Manager) endFound(ctx context.Context, f *found, why Reason) (bool, err
 				s = v.s // the end takes it out of the cache
 			}
 		}
-		return m.endThen(ctx, ordered{f.Handle, f.Subject, why, !f.Shares, index}, func() { m.unsealKnown(ctx, s) })
+		return m.endThen(ctx, ordered{f.Handle, f.Subject, why, true, index}, func() { m.unsealKnown(ctx, s) })
 	}
 	return m.endThen(ctx, ordered{f.Handle, f.Subject, why, m.o.Discarded != nil, index}, func() { m.discardFound(ctx, f.Handle) })
 }
@@ -151,6 +151,14 @@ type ordered struct {
 // end writes a tombstone and reports whether the session lived. If the store does not answer it goes on trying in the background.
 func (m *Manager) end(ctx context.Context, key string, why Reason, keepSealed bool, index []IndexEntry) (bool, error) {
 	return m.endThen(ctx, ordered{key, "", why, keepSealed, index}, func() {})
+}
+
+// endNamed ends s, whose tokens are of no use to anyone any more, and leaves behind the tombstone whose session it was (see [Manager.WhoseEnded]). What
+// the store does not take is tried again in the background.
+func (m *Manager) endNamed(ctx context.Context, s *Session, why Reason) {
+	_, _ = m.endThen(ctx, ordered{s.key, s.Subject, why, true, m.indexNames(s)}, func() {
+		_, _ = m.strip(context.WithoutCancel(ctx), s.key, m.aboutOf(s), true) // else when its cookie comes, which also revokes them
+	})
 }
 
 // endThen is end that calls then when the session has ended, which may be later, and by someone else at the same time.

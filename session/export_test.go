@@ -136,3 +136,9 @@ func (m *Manager) EndKey(ctx context.Context, why Reason) {
 		panic(err)
 	}
 }
+
+// TokensBehind tells whether tokens are left in the tombstone of key.
+func (m *Manager) TokensBehind(key string, rec Record) bool {
+	a, _, _ := m.openAbout(key, rec.Sealed)
+	return holdsTokens(rec.Sealed) || len(a.Refresh) > 0
+}

@@ -132,8 +132,8 @@ func (f *faults) Index(ctx context.Context, name string) (entries []session.Inde
 	return entries, err
 }
 
-func (f *faults) Strip(ctx context.Context, key string) (was bool, err error) {
-	err = f.do("strip", func() error { was, err = f.Store.Strip(ctx, key); return err })
+func (f *faults) Strip(ctx context.Context, key string, rest []byte) (was bool, err error) {
+	err = f.do("strip", func() error { was, err = f.Store.Strip(ctx, key, rest); return err })
 	return was, err
 }
 

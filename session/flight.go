@@ -473,7 +473,7 @@ func (m *Manager) reject(ctx context.Context, s *Session) (*Session, error) {
 		return m.rejectGrant(ctx, s)
 	}
 	m.remember(s, memo{rejected: true})
-	_, _ = m.end(ctx, s.key, ReasonRefreshRejected, false, m.indexNames(s)) // tried again in the background
+	m.endNamed(ctx, s, ReasonRefreshRejected)
 	m.markEnded(s.key, ReasonRefreshRejected, false)
 	return nil, &EndedError{ReasonRefreshRejected}
 }

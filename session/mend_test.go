@@ -80,10 +80,27 @@ func (p *pair) End(ctx context.Context, key string, why session.Reason, keep boo
 	return m.End(ctx, key, why, keep, index)
 }
 
-func (p *pair) Strip(ctx context.Context, key string) (bool, error) {
+func (p *pair) Strip(ctx context.Context, key string, rest []byte) (bool, error) {
 	m, c := p.both()
-	c.Strip(ctx, key)
-	return m.Strip(ctx, key)
+	c.Strip(ctx, key, rest)
+	return m.Strip(ctx, key, rest)
+}
+
+func (p *pair) Keep(ctx context.Context, key string, value []byte, ttl time.Duration, total int64) error {
+	m, c := p.both()
+	c.Keep(ctx, key, value, ttl, total)
+	return m.Keep(ctx, key, value, ttl, total)
+}
+
+func (p *pair) Kept(ctx context.Context, key string) ([]byte, error) {
+	m, _ := p.both()
+	return m.Kept(ctx, key)
+}
+
+func (p *pair) TakeKept(ctx context.Context, key string) error {
+	m, c := p.both()
+	c.TakeKept(ctx, key)
+	return m.TakeKept(ctx, key)
 }
 
 func (p *pair) Reindex(ctx context.Context, add, remove []session.IndexEntry) error {

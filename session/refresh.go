@@ -48,7 +48,7 @@ func (m *Manager) Fresh(ctx context.Context, s *Session, refresh RefreshFunc) (*
 		if isGrant(s.key) {
 			return nil, &EndedError{ReasonTokenExpired} // see freshShared
 		}
-		_, _ = m.end(ctx, s.key, ReasonTokenExpired, false, m.indexNames(s)) // times tell it even if this fails
+		m.endNamed(ctx, s, ReasonTokenExpired) // times tell it even if this fails
 		return nil, &EndedError{ReasonTokenExpired}
 	}
 	return s, nil

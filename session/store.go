@@ -16,6 +16,9 @@ var ErrUnavailable = errors.New("session store did not answer")
 // ErrConflict is what [Store.Swap] returns when the record changed meanwhile or has ended.
 var ErrConflict = errors.New("session changed meanwhile")
 
+// ErrFull is what [Store.Keep] returns when too much is kept already.
+var ErrFull = errors.New("store keeps too much already")
+
 // Record is what a store keeps under one key.
 type Record struct {
 	// Version counts the writes of Sealed; the first is 1.
@@ -42,10 +45,13 @@ type IndexEntry struct {
 	Max int
 }
 
+// KeptLeast is what a kept value counts at least, so that a total bounds how many there are.
+const KeptLeast = 64 << 10
+
 // Store keeps sealed sessions. Implementations are memstore and redisstore; storetest is the suite that each passes.
 //
 // All methods may be called by any number of goroutines and obey ctx. A record that is absent is [ErrNone]. Every other error than
-// ErrNone and [ErrConflict] means that the store did not answer and that the write may or may not have happened.
+// ErrNone, [ErrConflict] and [ErrFull] means that the store did not answer and that the write may or may not have happened.
 type Store interface {
 	// Get reads one record with one operation. A tombstone is a record, too.
 	Get(ctx context.Context, key string) (Record, error)
@@ -73,9 +79,9 @@ type Store interface {
 	// leaves the sealed value behind the tombstone.
 	End(ctx context.Context, key string, why Reason, keepSealed bool, index []IndexEntry) (ended bool, err error)
 
-	// Strip takes the sealed value away that End has left behind a tombstone, and reports whether it was there: of several callers one is
-	// told so. It changes no record that lives.
-	Strip(ctx context.Context, key string) (was bool, err error)
+	// Strip puts rest in place of a longer sealed value that End has left behind a tombstone, and reports whether it did: of several callers
+	// whose rests are equally long one is told so. It changes no record that lives.
+	Strip(ctx context.Context, key string, rest []byte) (was bool, err error)
 
 	// Reindex adds or replaces entries of sessions that exist, without looking at Max, then removes others, of which Name and Handle
 	// suffice.
@@ -97,6 +103,17 @@ type Store interface {
 	// notices may have been missed, once right after it has subscribed included, with whether they arrive from then on. Both must return
 	// quickly. It returns nil when ctx ends and an error only when the store was closed.
 	Watch(ctx context.Context, changed func(key string), gap func(listening bool)) error
+
+	// Keep keeps a large value for ttl under key, in place of what was kept there. It is [ErrFull] when all values that are kept would have more than
+	// total bytes together, where each counts as [KeptLeast] at least. The value is the store's from then on: nobody changes it.
+	Keep(ctx context.Context, key string, value []byte, ttl time.Duration, total int64) error
+
+	// Kept returns what is kept under key, which nobody changes. It is ErrNone when there is nothing and ErrConflict when it was taken.
+	Kept(ctx context.Context, key string) ([]byte, error)
+
+	// TakeKept takes what is kept under key: once only, of several callers one succeeds. It is ErrNone when there is nothing and ErrConflict when it was
+	// taken before, which is remembered for the rest of its ttl.
+	TakeKept(ctx context.Context, key string) error
 
 	// Ping asks the store for an answer.
 	Ping(ctx context.Context) error

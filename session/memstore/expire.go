@@ -9,10 +9,11 @@ import (
 // none of the reminder's business.
 type expiry struct {
 	at     time.Time
-	key    string // of record and lease
+	key    string // of record, lease and kept
 	record *record
 	lease  *lease
 	entry  *entry
+	kept   *kept
 }
 
 // expire forgets what is over.
@@ -40,6 +41,10 @@ func (s *Store) expire(now time.Time) {
 				continue
 			}
 			delete(s.leases, x.key)
+		case x.kept != nil:
+			if s.kept[x.key] == x.kept {
+				delete(s.kept, x.key)
+			}
 		case x.entry != nil:
 			if s.indexes[x.entry.Name][x.entry.Handle] == x.entry {
 				s.removeEntry(x.entry.Name, x.entry.Handle)

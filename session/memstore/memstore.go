@@ -36,6 +36,7 @@ type Store struct {
 	records  map[string]*record
 	leases   map[string]*lease
 	indexes  map[string]map[string]*entry // by name, then by handle
+	kept     map[string]*kept
 	expiries expiries
 	watchers map[*watcher]struct{}
 }
@@ -49,6 +50,12 @@ type record struct {
 
 type lease struct {
 	owner   string
+	expires time.Time
+}
+
+type kept struct {
+	value   []byte
+	taken   bool
 	expires time.Time
 }
 
@@ -66,6 +73,7 @@ func New(o Options) *Store {
 		records:  map[string]*record{},
 		leases:   map[string]*lease{},
 		indexes:  map[string]map[string]*entry{},
+		kept:     map[string]*kept{},
 		watchers: map[*watcher]struct{}{},
 	}
 }
@@ -182,17 +190,17 @@ func (s *Store) End(ctx context.Context, key string, why session.Reason, keepSea
 }
 
 // Strip implements [session.Store].
-func (s *Store) Strip(ctx context.Context, key string) (bool, error) {
+func (s *Store) Strip(ctx context.Context, key string, rest []byte) (bool, error) {
 	now, unlock, err := s.begin(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
 	r := s.record(key, now)
-	if r == nil || r.Ended == "" || len(r.Sealed) == 0 {
+	if r == nil || r.Ended == "" || len(r.Sealed) <= len(rest) {
 		return false, nil
 	}
-	r.Sealed = nil
+	r.Sealed = slices.Concat(rest) // nil for no rest
 	return true, nil
 }
 
@@ -299,6 +307,7 @@ func (s *Store) Close() error {
 	clear(s.records)
 	clear(s.leases)
 	clear(s.indexes)
+	clear(s.kept)
 	s.expiries = nil
 	return nil
 }

@@ -11,6 +11,8 @@
 //	s:{key}  a session or its tombstone, or a grant that sessions share
 //	l:{key}  the owner of its lease
 //	i:name   an index: a sorted set of entries, scored by when they expire
+//	k:{key}  what is kept for a session that is over (kept.go)
+//	k        how much that is together
 //	n        the channel of notices; a message is a session's key
 //	n:…      in a cluster, a channel on which each subscriber hears itself (watch.go)
 //
@@ -18,7 +20,8 @@
 // who that is) → node.go (one server: connections, circuit breaker, replicas) → dial.go. The client library only keeps connections to single
 // servers. Replicas are never read.
 //
-// Every command is over within [Options.Timeout], dialing, redirects and waiting for a connection included; what [Wait] adds comes on top. An error that is neither
+// Every command is over within [Options.Timeout], dialing, redirects and waiting for a connection included; what [Wait] adds comes on top, and what moving a kept
+// value may take. An error that is neither
 // [session.ErrNone] nor [session.ErrConflict] is [session.ErrUnavailable] and names its cause, never a password.
 //
 // Redis must not evict keys (maxmemory-policy noeviction): a session whose index entry is gone can be signed out by its cookie alone.
@@ -155,8 +158,8 @@ func (s *Store) End(ctx context.Context, key string, why session.Reason, keepSea
 }
 
 // Strip implements [session.Store].
-func (s *Store) Strip(ctx context.Context, key string) (bool, error) {
-	replies, err := s.run(ctx, one(call{stripTombstone, s.sessionKey(key), nil}))
+func (s *Store) Strip(ctx context.Context, key string, rest []byte) (bool, error) {
+	replies, err := s.run(ctx, one(call{stripTombstone, s.sessionKey(key), []any{rest}}))
 	if err != nil {
 		return false, s.unavailable("strip tombstone", err)
 	}

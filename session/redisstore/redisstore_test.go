@@ -139,9 +139,12 @@ func TestEveryKeyHasTimeToLive(t *testing.T) {
 	if _, err := s.End(t.Context(), "k0", session.ReasonAdmin, true, nil); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Keep(t.Context(), "k0", []byte("x"), time.Hour, 1<<30); err != nil {
+		t.Fatal(err)
+	}
 	keys := server.Client().Keys(t.Context(), "*").Val()
-	if len(keys) != 7 {
-		t.Errorf("keys: %q, want 3 sessions, 3 leases, 1 index", keys)
+	if len(keys) != 9 {
+		t.Errorf("keys: %q, want 3 sessions, 3 leases, 1 index, 1 kept value, 1 set of sizes", keys)
 	}
 	for _, key := range keys {
 		ttl, want := server.Client().PTTL(t.Context(), key).Val(), time.Hour

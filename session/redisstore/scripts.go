@@ -112,17 +112,17 @@ end
 redis.call('SET', KEYS[1], '\1' .. string.char(#ARGV[1]) .. string.sub(old, 3, 18) .. ARGV[1] .. sealed, 'KEEPTTL')
 return 1`)
 
-// Takes the sealed value away from behind a tombstone. A record that lives, or is none of ours, stays as it is.
+// ARGV: what is to be behind a tombstone in place of a longer value. A record that lives, or is none of ours, stays as it is.
 var stripTombstone = newScript(`
 local old = redis.call('GET', KEYS[1])
 if not old or #old < 18 or string.byte(old, 1) ~= 1 or string.byte(old, 2) == 0 then
   return -1
 end
 local length = 18 + string.byte(old, 2)
-if #old <= length then
+if #old <= length + #ARGV[1] then
   return 2
 end
-redis.call('SET', KEYS[1], string.sub(old, 1, length), 'KEEPTTL')
+redis.call('SET', KEYS[1], string.sub(old, 1, length) .. ARGV[1], 'KEEPTTL')
 return 1`)
 
 // now is a Lua function: the time in ms. It is Redis's, so that replicas whose clocks differ never trim each other's entries.
@@ -171,6 +171,62 @@ return 1`)
 // Returns the live members and their scores, the oldest first.
 var listEntries = newScript(now + `
 return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now()), '+inf', 'WITHSCORES')`)
+
+// sizes is a Lua function: it calls f with the member and the size of all values that are kept. They are few: see session.KeptLeast.
+const sizes = `
+local function sizes(f)
+  for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+    local size, key = string.match(member, '^(%d+) (.*)$')
+    f(member, tonumber(size) or 0, key)
+  end
+end`
+
+// ARGV: key of the value, its size, its time to live in ms, how much may be kept together.
+var countKept = newScript(now + sizes + `
+local time, sum, before = now(), tonumber(ARGV[2]), nil
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', time))
+sizes(function(member, size, key)
+  if key == ARGV[1] then
+    before = member
+  else
+    sum = sum + size
+  end
+end)
+if sum > tonumber(ARGV[4]) then
+  return 0
+end
+if before then
+  redis.call('ZREM', KEYS[1], before)
+end
+redis.call('ZADD', KEYS[1], string.format('%.0f', time + ARGV[3]), ARGV[2] .. ' ' .. ARGV[1])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+return 1`)
+
+// ARGV: key of the value.
+var forgetKept = newScript(sizes + `
+sizes(function(member, _, key)
+  if key == ARGV[1] then
+    redis.call('ZREM', KEYS[1], member)
+  end
+end)
+return 1`)
+
+// ARGV: what says that it was taken, and by whom: sent again, the script finds its own.
+var takeKept = newScript(`
+local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+if head == '' then
+  return -1
+end
+if string.byte(head, 1) == 1 then
+  redis.call('SET', KEYS[1], ARGV[1], 'KEEPTTL')
+  return 1
+end
+if head == ARGV[1] then
+  return 1
+end
+return 0`)
 
 // ARGV: owner, time to live in ms.
 var acquireLease = newScript(`

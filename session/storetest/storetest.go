@@ -69,6 +69,11 @@ func Run(t *testing.T, newStore func(t *testing.T) Harness) {
 		"lease":                      lease,
 		"lease expires":              leaseExpires,
 		"lease has one owner":        leaseRace,
+		"keep":                       keep,
+		"kept in place":              keepReplaces,
+		"kept for a while":           keepExpires,
+		"kept is taken once":         takeKeptRace,
+		"kept within a total":        keepTotal,
 		"watch":                      watch,
 		"watch begins with a gap":    watchGap,
 		"watch is silent otherwise":  watchSilence,
@@ -626,7 +631,7 @@ func reindex(t *testing.T, h Harness) {
 func strip(t *testing.T, h Harness) {
 	step := func(what, key string, want bool) {
 		t.Helper()
-		if was, err := h.Strip(t.Context(), key); was != want || err != nil {
+		if was, err := h.Strip(t.Context(), key, nil); was != want || err != nil {
 			t.Errorf("%s: %v, %v, want %v", what, was, err, want)
 		}
 	}
@@ -643,13 +648,25 @@ func strip(t *testing.T, h Harness) {
 	wantRecord(t, mustGet(t, h, "k"), want)
 	step("again", "k", false)
 	wantRecord(t, mustGet(t, h, "k"), want)
+
+	mustCreate(t, h, "named")
+	if _, err := h.End(t.Context(), "named", session.ReasonBackChannel, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i, rest := range []string{"a\x00\xff", "b\x00\xff", "longer than it was"} {
+		if was, err := h.Strip(t.Context(), "named", []byte(rest)); was != (i == 0) || err != nil {
+			t.Errorf("strip down to %q: %v, %v", rest, was, err)
+		}
+	}
+	want.Sealed = []byte("a\x00\xff")
+	wantRecord(t, mustGet(t, h, "named"), want)
 	if _, err := h.Create(t.Context(), "short", record("x"), h.Short, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.End(t.Context(), "short", session.ReasonBackChannel, true, nil); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = h.Strip(t.Context(), "short")
+	_, _ = h.Strip(t.Context(), "short", nil)
 	h.Pass(h.Short)
 	wantGone(t, h, "short")
 }
@@ -660,7 +677,7 @@ func stripRace(t *testing.T, h Harness) {
 		t.Fatal(err)
 	}
 	won := race(30, func(int) bool {
-		was, err := h.Strip(t.Context(), "k")
+		was, err := h.Strip(t.Context(), "k", []byte("rest"))
 		if err != nil {
 			t.Error(err)
 		}
@@ -983,8 +1000,11 @@ func operations(ctx context.Context, h Harness) map[string]error {
 	_, errs["acquire"] = h.Acquire(ctx, "k", "a", time.Hour)
 	_, errs["renew"] = h.Renew(ctx, "k", "a", time.Hour)
 	errs["release"] = h.Release(ctx, "k", "a")
-	_, errs["strip"] = h.Strip(ctx, "k")
+	_, errs["strip"] = h.Strip(ctx, "k", nil)
 	errs["reindex"] = h.Reindex(ctx, []session.IndexEntry{{Name: "user", Handle: "k", Expires: h.Now().Add(time.Hour)}}, nil)
+	errs["keep"] = h.Keep(ctx, "k", []byte("x"), time.Hour, 1<<30)
+	_, errs["kept"] = h.Kept(ctx, "k")
+	errs["take kept"] = h.TakeKept(ctx, "k")
 	errs["ping"] = h.Ping(ctx)
 	return errs
 }
