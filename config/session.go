@@ -30,6 +30,16 @@ type Session struct {
 	// ended without its cookie: by the provider, an operator, or from another browser. Then a dump of Redis together with session.keys opens
 	// all refresh tokens (never an access or ID token). Without it such a token is revoked when the browser comes back, or expires at the provider.
 	RevokeWithoutCookie bool `yaml:"revoke_without_cookie" default:"false"`
+	// KeptRequests bounds what is kept of forms and the like that people send when their session has just ended, until they have signed in again.
+	KeptRequests KeptRequests `yaml:"kept_requests"`
+}
+
+// KeptRequests is the `session.kept_requests` section.
+type KeptRequests struct {
+	// MaxSize bounds the body of one request; 0 keeps none. It is kept in the store for ten minutes, sealed under a key that only the browser has.
+	MaxSize Size `yaml:"max_size" default:"10MiB"`
+	// MaxTotal bounds all that is kept at a time in the whole deployment; each request counts 64KiB at least. What does not fit is not kept.
+	MaxTotal Size `yaml:"max_total" default:"256MiB"`
 }
 
 // Cookie is the `session.cookie` section.

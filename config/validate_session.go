@@ -38,7 +38,23 @@ func (v *validator) session() {
 		v.shown("session.cache.max_stale", "lets an ended session be used for more than an hour", "Write seconds, such as 5s")
 	}
 	v.onStoreError()
+	v.keptRequests()
 	v.keys()
+}
+
+// maxKept is what a process can hold of one kept request, several times over.
+const maxKept = 100 << 20
+
+func (v *validator) keptRequests() {
+	k := v.c.Session.KeptRequests
+	if k.MaxSize > maxKept {
+		v.shown("session.kept_requests.max_size", "is more than a process should hold of one request", "Write at most 100MiB; 0 keeps none")
+	}
+	if k.MaxSize > 0 && k.MaxTotal <= k.MaxSize {
+		v.err(v.either("session.kept_requests.max_total", "session.kept_requests.max_size"),
+			fmt.Sprintf("session.kept_requests.max_total (%v) leaves no room for one request of max_size (%v)", k.MaxTotal, k.MaxSize),
+			"Write several times as much for all together, or max_size: 0 to keep none")
+	}
 }
 
 func (v *validator) onStoreError() {

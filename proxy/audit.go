@@ -21,6 +21,9 @@ const (
 	auditSignOut         = "sign_out"         // a person asked for the end of the own session
 	auditSessionsEnded   = "sessions_ended"   // a person asked for the end of others of the own sessions
 	auditSessionEnd      = "session_end"      // a session is over, for whatever reason
+	auditKept            = "kept"             // what a person sent after the own session had ended is kept
+	auditKeptReplayed    = "kept_replayed"    // the same person signed in again and sent it
+	auditKeptOtherUser   = "kept_other_user"  // someone else signed in: it is dropped
 	auditAdminList       = "admin_list"       // an operator listed sessions
 	auditAdminEnd        = "admin_end"        // an operator ended sessions
 	auditAdminRefused    = "admin_refused"    // someone without the right to it asked the admin listener

@@ -86,6 +86,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		public:      cfg.Server.PublicURL != nil,
 		returnHosts: cfg.Server.ReturnHosts,
 		keys:        keys,
+		keeper:      newKeeper(cfg.Session.KeptRequests),
 		crossOrigin: http.NewCrossOriginProtection(),
 		tokens:      newPresentedTokens(env.Now),
 	}

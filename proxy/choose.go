@@ -24,6 +24,11 @@ func (p *Proxy) routeOf(x *exchange, address string) *route {
 // providersFor are those at which one can sign in for the page at a checked address. A page that is no route's, or open to everyone, leads to
 // those of its host; where nobody ever signs in, to the first of all.
 func (p *Proxy) providersFor(x *exchange, address string) []*provider {
+	if pathOnly(address) == p.prefix+keptEndpoint { // only whose request it is can send it
+		if t, ok := p.keptTicket(x); ok && p.provider(t.Provider) != nil {
+			return []*provider{p.provider(t.Provider)}
+		}
+	}
 	if rt := p.routeOf(x, address); rt != nil && len(rt.providers) > 0 {
 		return rt.providers
 	}

@@ -21,6 +21,8 @@
 //	                                for the application's resource (resource.go), or one of Postern's own client (appbearer.go)
 //	                streams.go      WebSockets and long answers, for shutting down; tether.go ends them with their session
 //	  sign in       login.go        a navigation goes to the provider; everything else gets 401
+//	                keep.go         what a person sends after the own session has ended is kept (keptrequest.go), sealed, until they are back
+//	                keptpage.go     the page that says what would be sent (formfields.go); replay.go sends it, as the request that it was
 //	                fragment.go     the page by which a navigation keeps what stands after # in its address
 //	                stepup.go       who is signed in, but too weakly or too long ago, goes there again; challenge.go reads what an application says of that
 //	  otherwise     respond.go      one ladder: page for people, problem JSON (RFC 9457) for programs
@@ -44,5 +46,6 @@
 // never get different security. "No session", "the store did not answer" and "the provider did not answer" are three
 // results everywhere and end in three different answers.
 //
-// Nothing is stored on the server before a callback has succeeded: a sign-in under way lives in the browser, sealed.
+// Nothing is stored on the server before a callback has succeeded: a sign-in under way lives in the browser, sealed. The one exception is the request
+// that is kept for a person whose session is just over.
 package proxy

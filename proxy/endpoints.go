@@ -30,6 +30,8 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 		p.only(x, p.backChannelLogout, http.MethodPost)
 	case "logout/frontchannel":
 		p.only(x, p.frontChannelLogout, http.MethodGet)
+	case "kept":
+		p.only(x, p.keptPage, http.MethodGet, http.MethodHead, http.MethodPost)
 	case "session", "userinfo":
 		p.only(x, p.sessionJSON, http.MethodGet, http.MethodHead)
 	case "session/refresh":

@@ -29,6 +29,7 @@ type exchange struct {
 	origin       *url.URL // what the browser sees of us on this host; nil where only public routes are and nothing tells it
 	route        *route   // nil for our own endpoints
 	verdict      verdict
+	kept         *keptTicket // what is sent is a kept request; nil: it is what the browser sent
 
 	status   int
 	bytes    int64

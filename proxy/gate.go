@@ -220,7 +220,7 @@ const (
 	program  visitor = iota // fetch, XHR, curl, an image: 401 as JSON, never a redirect, never a cookie
 	person                  // a page navigation that may start a sign-in
 	framed                  // a page in an iframe: sign-in there would fail or be hidden from the person
-	formPost                // a navigation that sends something: what it sent is not kept
+	formPost                // a navigation that sends something
 )
 
 // visitorOf tells people from programs by Fetch Metadata, else (old browsers, plain http) by what they accept.

@@ -18,7 +18,7 @@ import (
 // askToSignIn answers a request that needs a session and has none.
 //
 // Flow: a page navigation on the public origin begins a sign-in → on another host it is sent to the public origin first → a
-// navigation that sends something, a frame, a prefetch or a program gets 401 and no cookie. A route's `unauthenticated` changes who counts as what.
+// navigation that sends something, a frame, a prefetch or a program gets 401 and no cookie, but for one whose request is kept (keep.go). A route's `unauthenticated` changes who counts as what.
 func (p *Proxy) askToSignIn(x *exchange) {
 	visitor := visitorOf(x.r)
 	if x.goesToSignIn() {
@@ -32,9 +32,15 @@ func (p *Proxy) askToSignIn(x *exchange) {
 		return
 	}
 	say, rd := noticeSignIn, x.target
-	switch {
+	switch kept := p.keep(x); {
+	case visitor == program && kept:
+		p.challengeFor(x, p.prefix+keptEndpoint, map[string]any{"kept": true})
+		return
 	case visitor == program:
 		p.challenge(x)
+		return
+	case kept:
+		p.notice(x, http.StatusUnauthorized, noticeKept, p.startLink(x, p.prefix+keptEndpoint, false))
 		return
 	case visitor == formPost:
 		say, rd = noticeNotSent, p.referringPage(x)
@@ -213,8 +219,11 @@ func (p *Proxy) startURL(x *exchange, rd string) string {
 }
 
 // referringPage is the page of ours that a request came from; "/" when it does not tell.
-func (p *Proxy) referringPage(x *exchange) string {
-	from, err := url.Parse(x.r.Header.Get("Referer"))
+func (p *Proxy) referringPage(x *exchange) string { return p.ownPage(x, x.r.Header.Get("Referer")) }
+
+// ownPage is a page of ours by its absolute address; "/" for any other.
+func (p *Proxy) ownPage(x *exchange, address string) string {
+	from, err := url.Parse(address)
 	if err != nil || from.Scheme != x.origin.Scheme || from.Host != x.origin.Host {
 		return "/"
 	}

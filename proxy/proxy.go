@@ -37,6 +37,7 @@ type Proxy struct {
 	ready        *readiness
 	admin        http.Handler
 	audit        *auditor // nil: off
+	keeper       keeper
 
 	prefix      string   // of our own endpoints, such as /oauth2
 	dialect     string   // in which another proxy asks; "" when none does
@@ -77,11 +78,23 @@ func (p *Proxy) serve(x *exchange) {
 		p.endpoint(x, name)
 		return
 	}
+	if marker, ok := sendsKept(x.r); ok {
+		p.replay(x, marker)
+		return
+	}
+	p.serveRoute(x)
+}
+
+// serveRoute decides about a request to a route, and answers it.
+func (p *Proxy) serveRoute(x *exchange) {
 	if !p.findRoute(x) {
 		return
 	}
 	x.verdict = p.decide(x.r.Context(), x)
 	p.audit.denied(x, x.verdict)
+	if x.kept != nil && x.verdict.Kind == verdictAllow && !p.takeKept(x) {
+		return
+	}
 	p.render(x)
 }
 

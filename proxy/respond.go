@@ -263,9 +263,12 @@ func accountName(s *session.Session) string {
 
 // challenge answers 401 for programs: RFC 6750 section 3 (no error code, since nothing was presented) and a problem that says where to sign in.
 // It sets no cookie.
-func (p *Proxy) challenge(x *exchange) {
+func (p *Proxy) challenge(x *exchange) { p.challengeFor(x, p.referringPage(x), map[string]any{}) }
+
+// challengeFor is challenge where signing in leads to rd, with more members in the problem.
+func (p *Proxy) challengeFor(x *exchange, rd string, more map[string]any) {
 	p.setChallenge(x)
-	more := map[string]any{"login_url": p.startURL(x, p.referringPage(x))}
+	more["login_url"] = p.startURL(x, rd)
 	if x.verdict.Ended != "" {
 		more["ended"] = x.verdict.Ended
 	}

@@ -13,7 +13,8 @@ const maxReturnTo = 2048
 //
 // Safe is a path with query on the same origin, or an absolute URL with exactly origin or https and one of hosts. The result is built anew
 // from checked parts, in ASCII without spaces, so that browsers and Go cannot read it differently; it never begins with "//"
-// or "/\". Our own endpoints are refused (they would sign out, or loop). RFC 9700 section 2.1: no open redirector.
+// or "/\". Our own endpoints are refused (they would sign out, or loop), but for the page
+// about a kept request. RFC 9700 section 2.1: no open redirector.
 func returnTo(raw string, origin *url.URL, hosts []string, prefix string) string {
 	for _, end := range []string{"#", "?"} {
 		if len(raw) > maxReturnTo {
@@ -61,7 +62,11 @@ func returnPath(raw, prefix string) string {
 		return "/"
 	}
 	if prefix != "" {
-		if canonical := canonicalPath(path); canonical == prefix || strings.HasPrefix(canonical, prefix+"/") {
+		canonical := canonicalPath(path)
+		if raw == prefix+keptEndpoint { // a page that only asks
+			return raw
+		}
+		if canonical == prefix || strings.HasPrefix(canonical, prefix+"/") {
 			return "/"
 		}
 	}

@@ -158,6 +158,7 @@ type view struct {
 	Script                         template.JS
 	ScriptURL                      string
 	sessionFacts
+	keptFacts
 }
 
 // Notice writes a page that says something.

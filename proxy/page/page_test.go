@@ -140,6 +140,16 @@ func samples() []sample {
 		{"continue", func(w http.ResponseWriter, r *http.Request) {
 			p.Continue(w, r, "You are signed in", `/wiki/Foo_(bar)?q=a|b&x="y"^{z}'#part`)
 		}},
+		{"kept", func(w http.ResponseWriter, r *http.Request) {
+			p.Kept(w, r, page.Kept{
+				Method: "POST", Path: "/wiki/Main/attach", Type: "multipart/form-data", Size: 3 << 19, At: clock.Add(-3 * time.Minute),
+				Fields: []string{"title", "comment", `picture: <b id="x">.png`}, MoreFields: 2, Send: "/wiki/Main/attach?rev=3&x=%C3%A4", Drop: "/oauth2/kept",
+				Marker: map[string]string{"postern-kept": "bWFya2Vy"}, DropMarker: map[string]string{"postern-kept": "bWFya2Vy", "rd": "/wiki/Main"}, RequestID: id,
+			})
+		}},
+		{"kept-bare", func(w http.ResponseWriter, r *http.Request) {
+			p.Kept(w, r, page.Kept{Method: "DELETE", Path: "/wiki/Main", At: clock, Send: "/wiki/Main", Drop: "/oauth2/kept", RequestID: id})
+		}},
 		{"fragment", func(w http.ResponseWriter, r *http.Request) {
 			p.Fragment(w, r, "Signing in", "https://wiki.example.com/oauth2/start?rd=%2Fapp%3Fx%3D1", "/oauth2/fragment.js")
 		}},
@@ -200,7 +210,7 @@ func TestHeaders(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			res := get(t, s.show)
 			referrer := "no-referrer"
-			if s.name == "confirm" || strings.HasPrefix(s.name, "session") || strings.HasPrefix(s.name, "signin") {
+			if s.name == "confirm" || strings.HasPrefix(s.name, "session") || strings.HasPrefix(s.name, "signin") || strings.HasPrefix(s.name, "kept") {
 				referrer = "same-origin" // else the form's own Origin would be null
 			}
 			for k, want := range map[string]string{
@@ -227,6 +237,7 @@ func TestHeaders(t *testing.T) {
 			form := map[string]string{
 				"confirm": "'self'", "session": "'self'",
 				"session-bare": "'self'", "session-list": "'self'", "session-store-down": "'self'", "signin": "'self'", "signin-wrong": "'self'", "signin-ended": "'self'",
+				"kept": "'self' https:", "kept-bare": "'self' https:",
 			}[s.name]
 			if form == "" {
 				form = "'none'"
@@ -237,6 +248,9 @@ func TestHeaders(t *testing.T) {
 			want := map[string]string{
 				"default-src": "'none'", "style-src": styleHash(t, b), "img-src": "data:",
 				"form-action": form, "frame-ancestors": frame, "base-uri": "'none'",
+			}
+			if s.name == "fragment" {
+				want["script-src"] = "'self'"
 			}
 			if diff := cmp.Diff(want, csp); diff != "" {
 				t.Errorf("Content-Security-Policy (-want +got):\n%s", diff)
