@@ -30,10 +30,7 @@ func (v *validator) upstreams(at string, r Route) {
 		}
 	}
 	if r.Folder() != "" {
-		if r.KeepFragment {
-		v.err(at+".keep_fragment", "cannot be set where another proxy carries the answers: it does not hand on the page that keeps the fragment", "Leave it out, or write an upstream")
-	}
-	for _, name := range []string{"upstream_host", "rewrite_response", "headers", "bearer"} {
+		for _, name := range []string{"upstream_host", "rewrite_response", "headers", "bearer"} {
 			if v.given(at + "." + name) {
 				v.err(at+"."+name, "does nothing for a folder of files", "Leave it out")
 			}
@@ -55,6 +52,9 @@ func (v *validator) withoutUpstream(at string, r Route) {
 	}
 	if v.c.ForwardAuth != nil && len(r.HeadersResponse) > 0 {
 		v.err(at+".headers_response", "cannot be set where another proxy carries the answers", "Set them in that proxy, or write an upstream")
+	}
+	if r.KeepFragment {
+		v.err(at+".keep_fragment", "cannot be set where another proxy carries the answers: it does not hand on the page that keeps the fragment", "Leave it out, or write an upstream")
 	}
 	for _, name := range []string{"upstream_host", "upstream_tls", "strip_prefix", "rewrite_response", "timeout", "max_request_body"} {
 		if v.given(at + "." + name) {

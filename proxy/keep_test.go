@@ -99,8 +99,8 @@ func press(t *testing.T, b *proxytest.Browser, page proxytest.Answer, button str
 
 func origin(a proxytest.Answer) string { return a.Request.URL.Scheme + "://" + a.Request.URL.Host }
 
-// sent are the requests of a method that reached the application.
-func sent(s *proxytest.Stack, method string) []proxytest.Received {
+// arrivedBy are the requests of a method that reached the application.
+func arrivedBy(s *proxytest.Stack, method string) []proxytest.Received {
 	return slices.DeleteFunc(s.App.Requests(), func(r proxytest.Received) bool { return r.Method != method })
 }
 
@@ -126,7 +126,7 @@ func TestFormSurvivesSignIn(t *testing.T) {
 	if page.Header.Get("Cache-Control") != "no-store" || !strings.Contains(page.Header.Get("Content-Security-Policy"), "default-src 'none'") {
 		t.Errorf("headers %v", page.Header)
 	}
-	if len(sent(s, http.MethodPost)) != 0 {
+	if len(arrivedBy(s, http.MethodPost)) != 0 {
 		t.Fatal("it was sent before the person said so")
 	}
 	again := b.Go("/oauth2/kept") // loading the page again changes nothing
@@ -146,7 +146,7 @@ func TestFormSurvivesSignIn(t *testing.T) {
 		t.Errorf("Authorization: %q", v)
 	}
 	second := press(t, b, again, "Send", nil)
-	if second.StatusCode != http.StatusConflict || !strings.Contains(second.Text, "sent already") || len(sent(s, http.MethodPost)) != 1 {
+	if second.StatusCode != http.StatusConflict || !strings.Contains(second.Text, "sent already") || len(arrivedBy(s, http.MethodPost)) != 1 {
 		t.Errorf("sent twice: %s %s", second.Status, second.Text)
 	}
 	for _, want := range []string{`"event":"kept"`, `"event":"kept_replayed"`} {
@@ -275,7 +275,7 @@ func TestAnotherPersonNeverSendsWhatWasKept(t *testing.T) {
 	if again := b.Go("/oauth2/kept"); again.StatusCode != http.StatusGone {
 		t.Errorf("it is still there: %s", again.Status)
 	}
-	if len(sent(s, http.MethodPost)) != 0 {
+	if len(arrivedBy(s, http.MethodPost)) != 0 {
 		t.Error("it was sent")
 	}
 }
@@ -421,7 +421,7 @@ func TestKeptRequestIsGoneAfterTenMinutes(t *testing.T) {
 			t.Errorf("%s: %s %s", what, a.Status, a.Text)
 		}
 	}
-	if len(sent(s, http.MethodPost)) != 0 {
+	if len(arrivedBy(s, http.MethodPost)) != 0 {
 		t.Error("the form that asks for it reached the application")
 	}
 }
@@ -453,7 +453,7 @@ func TestDoNotSendDropsIt(t *testing.T) {
 	if again := b.Go("/oauth2/kept"); again.StatusCode != http.StatusGone {
 		t.Errorf("it is still there: %s", again.Status)
 	}
-	if a := press(t, b, page, "Send", nil); a.StatusCode != http.StatusGone || len(sent(s, http.MethodPost)) != 0 {
+	if a := press(t, b, page, "Send", nil); a.StatusCode != http.StatusGone || len(arrivedBy(s, http.MethodPost)) != 0 {
 		t.Errorf("sent after all: %s", a.Status)
 	}
 }
@@ -478,7 +478,7 @@ func TestKeptRequestIsSentByOurPageAlone_A134(t *testing.T) {
 	if guess.StatusCode != http.StatusGone {
 		t.Errorf("a marker that is made up: %s", guess.Status)
 	}
-	if len(sent(s, http.MethodPost)) != 0 {
+	if len(arrivedBy(s, http.MethodPost)) != 0 {
 		t.Error("something was sent")
 	}
 	if got := press(t, b, page, "Send", nil).Received(t); got.Body != keptForm {
@@ -511,7 +511,7 @@ routes:
 		return problem.LoginURL
 	}
 	denied := b.Go(script(http.MethodDelete, "/items/7"))
-	if a := press(t, b, denied, "Send", nil); a.StatusCode != http.StatusForbidden || len(sent(s, http.MethodDelete)) != 0 {
+	if a := press(t, b, denied, "Send", nil); a.StatusCode != http.StatusForbidden || len(arrivedBy(s, http.MethodDelete)) != 0 {
 		t.Errorf("a rule that refuses: %s", a.Status)
 	}
 	if a := press(t, b, denied, "Send", nil); a.StatusCode != http.StatusForbidden { // it was not taken
