@@ -37,7 +37,7 @@ lint: ## Check the form of the code, go.mod, and that the generated parts are cu
 	$(STATICCHECK) -tags=e2e,chaos ./...
 	go mod tidy -diff
 	go mod verify
-	go test -run='^Test(Floors|Reference)' ./cmd/postern ./config
+	go test -run='^Test(Floors|Reference|Schema)' ./cmd/postern ./config
 
 check: lint e2e ## Everything beside `make test` that must hold: lint, e2e, short chaos, the demo, a static build, a quick bench.
 	$(MAKE) build

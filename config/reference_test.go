@@ -109,13 +109,13 @@ func (r *reference) section(name, path string, above []string) {
 			if words := supported(tag); len(words) > 0 {
 				kind = "`" + strings.Join(words, "`, `") + "`"
 			}
-			fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s |\n", at, kind, code(tag.Get("default")), meaning(f))
+			fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s |\n", at, kind, code(tag.Get("default")), cell(meaning(f)))
 			continue
 		}
 		if slices.Contains(above, inner) {
 			continue
 		}
-		fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s |\n", at, kind, code(tag.Get("default")), meaning(f))
+		fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s |\n", at, kind, code(tag.Get("default")), cell(meaning(f)))
 		r.section(inner, at+suffix+".", append(above, inner))
 	}
 }
@@ -206,8 +206,11 @@ func meaning(f *ast.Field) string {
 	if first, _, _ := strings.Cut(text, " "); !strings.Contains(first, ":") {
 		text = strings.ToUpper(text[:1]) + text[1:]
 	}
-	return strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(text)
+	return text
 }
+
+// cell writes a text so that a table of Markdown can hold it.
+func cell(text string) string { return strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(text) }
 
 func code(s string) string {
 	if s == "" {

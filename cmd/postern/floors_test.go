@@ -92,6 +92,7 @@ var neverShipped = []string{
 	"github.com/chromedp",
 	"github.com/google/go-cmp",
 	"github.com/rogpeppe/go-internal",
+	"github.com/santhosh-tekuri/jsonschema",
 	"go.uber.org/goleak",
 }
 

@@ -75,6 +75,7 @@ func newRoot() *cobra.Command {
 		newLogin(o),
 		newSessions(o),
 		newHealth(o),
+		newSchema(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return printVersion(cmd.OutOrStdout()) },
