@@ -76,6 +76,7 @@ func newRoot() *cobra.Command {
 		newSessions(o),
 		newHealth(o),
 		newSchema(),
+		newImport(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return printVersion(cmd.OutOrStdout()) },
