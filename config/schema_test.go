@@ -136,22 +136,22 @@ func (b *schemaBuilder) value(t reflect.Type, tag reflect.StructTag) object {
 		return anyOf(oneOf("deny"), b.section(t))
 	case reflect.TypeFor[time.Duration]():
 		return b.named("duration", func() object {
-			return anyOf(object{"const": 0}, pattern(`^0$|^(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`))
+			return zeroOr(`^0$|^(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`, "a duration, such as 15m")
 		})
 	case reflect.TypeFor[config.Size]():
-		return b.named("size", func() object { return anyOf(object{"const": 0}, pattern(`^0$|^[0-9]+(B|KiB|MiB|GiB|TiB)$`)) })
+		return b.named("size", func() object { return zeroOr(`^0$|^[0-9]+(B|KiB|MiB|GiB|TiB)$`, "a size, such as 64MiB") })
 	case reflect.TypeFor[*url.URL]():
-		return b.named("url", func() object { return pattern(`^[A-Za-z][A-Za-z0-9+.-]*:`) })
+		return b.named("url", func() object { return pattern(`^[A-Za-z][A-Za-z0-9+.-]*:`, "a URL, such as https://id.example.com") })
 	case reflect.TypeFor[netip.Prefix]():
-		return b.named("network", func() object { return pattern(`^[0-9A-Fa-f:.]+(/[0-9]+)?$`) })
+		return b.named("network", func() object { return pattern(`^[0-9A-Fa-f:.]+(/[0-9]+)?$`, "a network, such as 10.0.0.0/8") })
 	}
 	switch t.Kind() {
 	case reflect.Bool:
-		return b.named("boolean", func() object { return anyOf(object{"type": "boolean"}, pattern("^(true|false)$")) })
+		return b.named("boolean", func() object { return anyOf(object{"type": "boolean"}, pattern("^(true|false)$", "true or false")) })
 	case reflect.Int:
-		return b.named("integer", func() object { return anyOf(object{"type": "integer"}, pattern("^-?[0-9]+$")) })
+		return b.named("integer", func() object { return anyOf(object{"type": "integer"}, pattern("^-?[0-9]+$", "a whole number")) })
 	case reflect.Float64:
-		return b.named("number", func() object { return anyOf(object{"type": "number"}, pattern("^-?[0-9.]")) })
+		return b.named("number", func() object { return anyOf(object{"type": "number"}, pattern("^-?[0-9.]", "a number")) })
 	case reflect.String:
 		if words := supported(tag); len(words) > 0 {
 			return oneOf(words...)
@@ -222,8 +222,17 @@ func defaultValue(t reflect.Type, text string) any {
 	return text
 }
 
-// pattern is a text of that form, or with a variable in it: that can become anything.
-func pattern(form string) object { return object{"type": "string", "pattern": form + `|\$\{`} }
+// pattern is a text of that form, or with a variable in it: that can become anything. VS Code says what is wanted where neither is written.
+func pattern(form, want string) object {
+	return object{"type": "string", "pattern": form + `|\$\{`, "patternErrorMessage": "Must be " + want}
+}
+
+// zeroOr also takes the number 0, which needs no unit.
+func zeroOr(form, want string) object {
+	o := pattern(form, want)
+	o["type"], o["minimum"], o["maximum"] = []string{"string", "integer"}, 0, 0
+	return o
+}
 
 // oneOf is one of these words, or a variable.
 func oneOf(words ...string) object {

@@ -130,14 +130,13 @@ func (d *draft) row(r row, values map[string]option, p *provider) {
 	if r.apply != nil {
 		r.apply(d, p, o)
 	}
-	if len(d.lines) > before {
-		return
-	}
-	if r.text == "" {
+	switch said := slices.ContainsFunc(d.lines[before:], func(l line) bool { return l.name == o.name }); {
+	case said:
+	case r.text == "":
 		d.say(kept, o.name, notInUse)
-		return
+	default:
+		d.say(r.verdict, o.name, r.text)
 	}
-	d.say(r.verdict, o.name, r.text)
 }
 
 // say adds to the report.

@@ -59,6 +59,7 @@ func (d *draft) kind(p *provider) {
 	kind := p.options["provider"].text()
 	if kind == "" {
 		kind = "google"
+		d.say(kept, "provider (not given)", "Google, as with oauth2-proxy")
 	}
 	p.name = providerName(p.options["id"].text())
 	if p.name == "" {

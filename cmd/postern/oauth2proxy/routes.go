@@ -136,7 +136,6 @@ func (d *draft) access() any {
 
 // route is the route to one application; nil where there is none.
 func (d *draft) route(u upstream) *mapping {
-	r := &mapping{}
 	target, err := url.Parse(u.uri)
 	if u.static {
 		d.ask(u.name, fmt.Sprintf("%s was answered %d without any application. What is that for? Postern answers 404 where there is no route; write access: deny for 403.", plain(u.path), u.code))
@@ -146,54 +145,49 @@ func (d *draft) route(u upstream) *mapping {
 		d.ask(u.name, "Its uri is no URL. Which application is it? Write a route with upstream.")
 		return nil
 	}
-	base := ""
-	if strings.HasPrefix(u.path, "^") || u.rewrite != "" {
-		prefix, to, ok := prefixRewrite(u.path, u.rewrite)
-		if !ok {
+	if target.User != nil {
+		d.say(changed, u.name, "user and password in its address are left out; headers: {Authorization: 'basic(\"USER\", \"${PASSWORD}\")'} of the route sends them")
+	}
+	strip, base := "", "" // what is taken off a path, and put before the rest
+	switch {
+	case u.rewrite != "" || strings.HasPrefix(u.path, "^"):
+		var ok bool
+		if strip, base, ok = prefixRewrite(u.path, u.rewrite); !ok || !strings.HasPrefix(target.Scheme, "http") {
 			d.ask(u.name, "Its path is a regular expression, which Postern's routes are not. Which paths are meant? Write routes with path, and strip_prefix where the application does not see all of it.")
 			return nil
 		}
-		u.path, base = prefix, to
-		if prefix != to {
-			r.put("strip_prefix", prefix)
-		}
-		if prefix == to {
-			base = ""
-		}
-	}
-	if u.path == "" {
+		u.path = strip
+	case u.path == "":
 		u.path = "/"
-	}
-	if u.path != "/" && !strings.HasSuffix(u.path, "/") && u.rewrite == "" {
+	case !strings.HasSuffix(u.path, "/"):
 		d.say(changed, u.name, plain(u.path)+" was one path alone; the route covers everything beneath it too")
 	}
-	route := &mapping{}
-	route.put("path", u.path)
+	r := &mapping{}
+	r.put("path", u.path)
 	switch target.Scheme {
 	case "file":
-		route.put("upstream", "file://"+strings.TrimSuffix(target.Path, "/"))
-		if u.path != "/" {
-			route.put("strip_prefix", strings.TrimSuffix(u.path, "/"))
-		}
+		r.put("upstream", "file://"+strings.TrimSuffix(target.Path, "/"))
+		strip = strings.TrimSuffix(u.path, "/")
 	case "unix":
-		route.put("upstream", "unix:"+target.Path)
+		r.put("upstream", "unix:"+target.Path)
 	default:
-		route.put("upstream", target.Scheme+"://"+target.Host+base)
+		r.put("upstream", target.Scheme+"://"+target.Host+base)
 	}
-	if target.Scheme == "file" {
-		route.put("provider", d.first.name)
-		return route
+	if strip != "" {
+		r.put("strip_prefix", strip)
 	}
-	route.items = append(route.items, r.items...)
+	r.put("provider", d.first.name)
+	if target.Scheme == "file" { // nobody reads its headers
+		return r
+	}
 	if u.ownHost {
-		route.put("upstream_host", "upstream")
+		r.put("upstream_host", "upstream")
 	}
-	route.put("provider", d.first.name)
-	d.identity(route)
+	d.identity(r)
 	if d.in.is("skip_auth_preflight", false) {
-		route.put("preflight", "pass")
+		r.put("preflight", "pass")
 	}
-	return route
+	return r
 }
 
 var rewritten = regexp.MustCompile(`^\^(/[A-Za-z0-9/_~-]*[A-Za-z0-9_~-])(?:/\(\.\*\)|\(\.\*\)|\(/\.\*\))\$?$`)

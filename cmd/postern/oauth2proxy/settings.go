@@ -158,7 +158,6 @@ func cookieSameSite(d *draft, _ *provider, o option) {
 
 // session says how long people stay signed in, and where that is kept.
 func (d *draft) session() {
-	const usual = 168 * time.Hour
 	o, given := d.in.values["cookie_expire"]
 	life, err := time.ParseDuration(o.text())
 	switch {
