@@ -84,7 +84,7 @@ func (d *draft) legacyHeaders() (headers []header, bearer string) {
 	case d.in.is("pass_authorization_header", false):
 		bearer = "id_token"
 		if basic {
-			d.ask("basic_auth_password", "Authorization held the ID token and a password. Which one does the application read? Write bearer: id_token, or bearer: none with headers: {Authorization: 'basic(user, \"${"+EnvPrefix+"BASIC_AUTH_PASSWORD}\")'}.")
+			d.ask("basic_auth_password", "Authorization held the ID token and a password. Which one does the application read? Write bearer: id_token, or bearer: none with headers: {Authorization: 'basic(user, r\"${"+EnvPrefix+"BASIC_AUTH_PASSWORD}\")'}.")
 		}
 	case basic:
 		headers = append(headers, d.basic())
@@ -118,7 +118,7 @@ func (d *draft) user() string {
 }
 
 func (d *draft) basic() header {
-	return header{"Authorization", fmt.Sprintf(`basic(%s, "%s")`, d.user(), secret(d.in.values["basic_auth_password"], "BASIC_AUTH_PASSWORD"))}
+	return header{"Authorization", fmt.Sprintf(`basic(%s, r"%s")`, d.user(), secret(d.in.values["basic_auth_password"], "BASIC_AUTH_PASSWORD"))}
 }
 
 func requestHeaders(d *draft, _ *provider, o option) { d.request = d.injected(o) }
@@ -173,7 +173,7 @@ func (d *draft) value(at, name string, v map[string]any) string {
 			variable = "HEADER_" + variableName(name)
 			d.say(changed, at, plain(name)+" takes its value from the variable "+variable+", since secrets are not copied")
 		}
-		return `"${` + variable + `}"`
+		return `r"${` + variable + `}"` // raw: a backslash is one
 	case v["basicAuthPassword"] != nil:
 		source, _ := v["basicAuthPassword"].(map[string]any)
 		variable := option{value: source["fromEnv"]}.text()
@@ -181,7 +181,7 @@ func (d *draft) value(at, name string, v map[string]any) string {
 			variable = EnvPrefix + "BASIC_AUTH_PASSWORD"
 			d.say(changed, at, plain(name)+" takes its password from the variable "+variable+", since secrets are not copied")
 		}
-		return fmt.Sprintf(`basic(%s, "${%s}")`, claimExpression(claim), variable)
+		return fmt.Sprintf(`basic(%s, r"${%s}")`, claimExpression(claim), variable)
 	case slices.Contains([]string{"refresh_token", "created_at", "expires_on"}, claim):
 		d.say(unsupported, at, claim+" is not for applications")
 		return ""
