@@ -71,8 +71,8 @@ type Server struct {
 	Log Log `yaml:"log"`
 	// Audit writes who signed in, was refused, and whose session ended by whom: one JSON object a line. Without it nothing is written.
 	Audit *Audit `yaml:"audit"`
-	// Tracing exports OpenTelemetry spans.
-	Tracing *Tracing `yaml:"tracing" later:"yes"`
+	// Tracing sends OpenTelemetry spans to a collector. Without it nothing is recorded, and applications get the client's own trace headers.
+	Tracing *Tracing `yaml:"tracing"`
 }
 
 // Admin is the `server.admin` section.
@@ -125,10 +125,11 @@ type Log struct {
 
 // Tracing is the `server.tracing` section.
 type Tracing struct {
-	// Endpoint is the OTLP/HTTP address.
+	// Endpoint is the collector's OTLP/HTTP address, http or https. Without a path it gets /v1/traces. Spans are sent as protobuf.
 	Endpoint *url.URL `yaml:"endpoint"`
-	// Sample is the share of requests that are traced, 0 to 1.
-	Sample float64 `yaml:"sample"`
+	// Sample is the share of requests that are recorded, 0 to 1. What trusted proxies say in `traceparent` comes before it; from anyone else that
+	// header is only linked to.
+	Sample float64 `yaml:"sample" default:"0.05"`
 }
 
 // ForwardAuth is the `forward_auth` section.

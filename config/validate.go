@@ -151,7 +151,7 @@ func (v *validator) server() {
 		if t.Endpoint == nil {
 			v.err("server.tracing.endpoint", "is missing", "Name the OTLP/HTTP address, such as http://127.0.0.1:4318")
 		} else {
-			v.endpoint("server.tracing.endpoint", t.Endpoint)
+			v.collector("server.tracing.endpoint", t.Endpoint)
 		}
 		if t.Sample < 0 || t.Sample > 1 {
 			v.shown("server.tracing.sample", "is not a share", "Write a number from 0 to 1, such as 0.05")
@@ -165,6 +165,18 @@ func (v *validator) server() {
 	}
 	if v.c.ForwardAuth != nil && len(s.TrustedProxies) == 0 {
 		v.err("forward_auth", "needs server.trusted_proxies: nobody else is answered", "Name the addresses of the proxy that asks, such as trusted_proxies: [127.0.0.1/32]")
+	}
+}
+
+// collector checks where spans are sent.
+func (v *validator) collector(path string, u *url.URL) {
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https" || !isHostPort(u.Host):
+		v.err(path, "is not an http or https URL", "Write the OTLP/HTTP address with its scheme, such as http://127.0.0.1:4318")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		v.err(path, "has a user, query or fragment", "Write scheme, host, port and at most a path; a collector of your own can add what a service asks for")
+	case u.Port() == "4317":
+		v.warn(path, "has the port of OTLP over gRPC", "Name the port of OTLP/HTTP, usually 4318")
 	}
 }
 
@@ -266,13 +278,6 @@ func (v *validator) origins() {
 				return
 			}
 		}
-	}
-}
-
-// endpoint checks an http or https URL of something that Postern calls.
-func (v *validator) endpoint(path string, u *url.URL) {
-	if u.Scheme != "http" && u.Scheme != "https" || !isHostPort(u.Host) || u.Fragment != "" {
-		v.err(path, "is not an http or https URL", "Write it with scheme and host, such as https://id.example.com/path")
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"postern/proxy/idp"
 	"postern/proxy/metrics"
 	"postern/proxy/page"
+	"postern/proxy/tracing"
 	"postern/session"
 	"postern/session/seal"
 )
@@ -32,6 +33,8 @@ type Env struct {
 	Log *slog.Logger
 	// Metrics counts; nil counts nothing.
 	Metrics *metrics.Metrics
+	// Tracer records what requests spend their time on; nil records nothing.
+	Tracer *tracing.Tracer
 	// Audit gets the audit log, which names people; see audit.go for the events. Nil turns it off. Its handler must not block.
 	Audit *slog.Logger
 	// Now is the clock; nil means time.Now.
@@ -60,6 +63,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	if env.Now == nil {
 		env.Now = time.Now
 	}
+	env.Store = traceStore(env.Store, env.Tracer, cfg.Session.Store.Redis != nil)
 	keys, err := newKeyring(cfg.Session, env.Log)
 	if err != nil {
 		return nil, err
@@ -80,6 +84,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		forwarding:  forwarding{trusted: cfg.Server.TrustedProxies},
 		streams:     newStreams(),
 		audit:       newAuditor(env.Audit),
+		tracer:      env.Tracer,
 		store:       env.Store,
 		prefix:      cfg.Server.Prefix,
 		origin:      cfg.Server.Origin(""),
@@ -232,7 +237,7 @@ func providerOptions(c config.Provider, keep, resources []string, env Env) idp.O
 		Identity: c.Identity, Claims: c.Claims, KeepClaims: keep, SigningAlg: c.IDTokenSignedResponseAlg, ExtraAudiences: c.ExtraAudiences,
 		AssumeEmailVerified: c.AssumeEmailVerified,
 		LogoutURI:           text(c.LogoutURI), InternalURL: text(c.InternalURL), CAFile: c.CAFile, HTTPProxy: text(c.HTTPProxy),
-		Timeout: c.Timeout, Leeway: c.Leeway, Transport: env.Transport, Now: env.Now, Log: env.Log,
+		Timeout: c.Timeout, Leeway: c.Leeway, Transport: env.Transport, Tracer: env.Tracer, Now: env.Now, Log: env.Log,
 	}
 	if e := c.OAuth2; e != nil {
 		o.OAuth2 = &idp.Endpoints{

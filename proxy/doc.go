@@ -3,7 +3,7 @@
 // # The map
 //
 //	every request   proxy.go        method, path and host are checked, our endpoints told from routes; path.go has the rules of paths
-//	                exchange.go     what is known of one request on its way, and its line in the log
+//	                exchange.go     what is known of one request on its way, its line in the log and its span
 //	                forwarded.go    who asks, at which host: what trusted proxies say of that
 //	  our endpoints endpoints.go    start callback logout session … each to its file
 //	  a route       routes.go       the most specific route wins; none is 404
@@ -40,6 +40,7 @@
 //	                compile.go      rules and header values of routes; keys.go session.keys; keyfiles.go follows files of keys
 //	operators       admin.go        health, readiness, profiles, on the admin listener; adminsessions.go lists and ends sessions
 //	                explain.go      what would become of a request, for postern explain
+//	                tracestore.go   a span for each operation of the session store
 //	                audit.go        who did what, by name, in a log of its own
 //
 // Decide once, render many ways: decide (gate.go) is the only function that lets a request pass, so that two ways in can

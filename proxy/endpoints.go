@@ -15,6 +15,7 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 		p.refuse(x, http.StatusNotFound, "no_endpoint", nil)
 		return
 	}
+	x.endpoint = true
 	switch name {
 	case "start", "sign_in", "login":
 		p.only(x, p.startSignIn, http.MethodGet, http.MethodHead, http.MethodPost)
@@ -42,6 +43,7 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 		p.only(x, p.account, http.MethodGet, http.MethodHead, http.MethodPost)
 	default:
 		if !slices.ContainsFunc(p.providers, func(pr *provider) bool { return pr.callback == name }) {
+			x.endpoint = false
 			p.refuse(x, http.StatusNotFound, "no_endpoint", nil)
 			return
 		}

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"postern/config"
 	"postern/proxy/access"
+	"postern/proxy/tracing"
 )
 
 // exchange is one request on its way through Postern: what was found out about it, and what was answered. It is the
@@ -28,6 +30,7 @@ type exchange struct {
 	encodedSlash error
 	origin       *url.URL // what the browser sees of us on this host; nil where only public routes are and nothing tells it
 	route        *route   // nil for our own endpoints
+	endpoint     bool     // path is of an endpoint of ours
 	verdict      verdict
 	kept         *keptTicket // what is sent is a kept request; nil: it is what the browser sent
 
@@ -37,6 +40,7 @@ type exchange struct {
 	err      error                   // for the operator's log, never for the client
 	revised  atomic.Pointer[verdict] // what the verdict became while the request was under way; nil: it holds
 	more     []slog.Attr             // what only some endpoints have to say in the log
+	span     *tracing.Span           // nil without tracing
 }
 
 // request is what expressions see of the request.
@@ -99,10 +103,7 @@ func (p *Proxy) logRequest(x *exchange) {
 	if !p.log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	reason := x.verdict.logged()
-	if v := x.revised.Load(); v != nil {
-		reason = v.logged()
-	}
+	reason := x.outcome().logged()
 	attrs := make([]slog.Attr, 0, 16)
 	attrs = append(attrs,
 		slog.String("request_id", x.client.RequestID),
@@ -125,11 +126,39 @@ func (p *Proxy) logRequest(x *exchange) {
 	if s := x.verdict.Session; s != nil {
 		attrs = append(attrs, slog.String("session", s.Handle()), slog.String("user", p.userHash(s.Subject)))
 	}
+	if id := x.span.TraceID(); id != "" {
+		attrs = append(attrs, slog.String("trace_id", id))
+	}
 	attrs = append(attrs, x.more...)
 	if x.err != nil {
 		attrs = append(attrs, slog.String("error", x.err.Error()))
 	}
 	p.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
+}
+
+// outcome is the verdict as it became.
+func (x *exchange) outcome() verdict {
+	if v := x.revised.Load(); v != nil {
+		return *v
+	}
+	return x.verdict
+}
+
+// endSpan tells the trace what became of the request: less than the log, since whoever may read traces may not know who asked for which page.
+func (x *exchange) endSpan() {
+	if x.span == nil {
+		return
+	}
+	r := tracing.Result{
+		Method: x.r.Method, Scheme: x.client.Scheme, Status: x.status, Verdict: x.verdict.Kind.String(), Reason: x.outcome().Reason, Asked: x.asked,
+	}
+	switch {
+	case x.route != nil:
+		r.Route = x.route.name
+	case x.endpoint:
+		r.Route = strings.TrimRight(x.path, "/")
+	}
+	x.span.EndRequest(r)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -28,7 +28,10 @@ var errUnaskedSwitch = errors.New("application switched to a protocol that was n
 var errTimeout = errors.New("the application took longer than the timeout of the route")
 
 // fail answers in place of the application.
-func (l *leg) fail(f failure) { l.u.o.Fail(l.w, l.in, f) }
+func (l *leg) fail(f failure) {
+	l.f.Span.Fail(f.Reason)
+	l.u.o.Fail(l.w, l.in, f)
+}
 
 // answerFailure answers for an application that did not.
 func answerFailure(_ http.ResponseWriter, out *http.Request, err error) {

@@ -11,6 +11,7 @@ import (
 
 	"postern/config"
 	"postern/proxy/page"
+	"postern/proxy/tracing"
 	"postern/session"
 )
 
@@ -38,6 +39,7 @@ type Proxy struct {
 	admin        http.Handler
 	audit        *auditor // nil: off
 	keeper       keeper
+	tracer       *tracing.Tracer
 
 	prefix      string   // of our own endpoints, such as /oauth2
 	dialect     string   // in which another proxy asks; "" when none does
@@ -54,6 +56,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, r: r, start: p.now()}
 	defer p.finish(x)
 	x.client = p.forwarding.client(r)
+	x.r, x.span = p.tracer.Request(r, x.client.Trusted)
 	p.serve(x)
 }
 
@@ -174,8 +177,9 @@ func (p *Proxy) endpointName(path string) (name string, ok bool) {
 	return strings.Trim(rest, "/"), true
 }
 
-// finish writes the one log line of a request. A panic in the flow becomes a 500 without detail.
+// finish writes the one log line of a request and ends its span. A panic in the flow becomes a 500 without detail.
 func (p *Proxy) finish(x *exchange) {
+	defer x.endSpan()
 	if v := recover(); v != nil {
 		if v == http.ErrAbortHandler { // the upstream's or client's side of a stream broke: nothing more can be said
 			x.reason("aborted", nil)

@@ -79,7 +79,11 @@ func (p *Proxy) forward(x *exchange) {
 		f.Renew = rt.renew
 	}
 	began := p.now()
-	defer func() { x.upstream = p.now().Sub(began) }()
+	f.Span = p.tracer.Upstream(x.r.Context(), x.r.Method)
+	defer func() {
+		x.upstream = p.now().Sub(began)
+		f.Span.End()
+	}()
 	x.route.upstream.serve(x, x.r, f)
 }
 

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/proxy/tracing"
 	"postern/session"
 )
 
@@ -126,6 +127,8 @@ type forward struct {
 	OwnHeaders bool
 	// Headers go to the application, Response to the client.
 	Headers, Response []computedHeader
+	// Span is the application's part in the trace; nil without tracing.
+	Span *tracing.Span
 }
 
 // tell sets what the application is told about who asks. authorization is the client's own.
@@ -260,6 +263,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 	if l.u.prefix != "" {
 		h["X-Forwarded-Prefix"] = []string{l.u.prefix}
 	}
+	l.f.Span.Send(out, l.f.Client.Trusted)
 }
 
 // aim addresses a request to l.at.
@@ -332,6 +336,7 @@ func isWebSocketHandshake(r *http.Request) bool {
 func modifyResponse(res *http.Response) error {
 	l := legOf(res.Request)
 	o := &l.u.o
+	l.f.Span.Answered(res)
 	if res.StatusCode == http.StatusUnauthorized && exchangeOf(l.w).demanded(res.Header) {
 		return errSessionOver
 	}

@@ -18,6 +18,7 @@ import (
 	"postern/config"
 	"postern/proxy"
 	"postern/proxy/metrics"
+	"postern/proxy/tracing"
 	"postern/session"
 	"postern/session/memstore"
 	"postern/session/redisstore"
@@ -55,7 +56,9 @@ func serve(ctx context.Context, o *options) error {
 		return err
 	}
 	defer closeAudit()
-	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log, Audit: audit, Metrics: metrics.New(version)})
+	tracer := newTracer(cfg.Server.Tracing, log)
+	defer tracer.Close()
+	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log, Audit: audit, Metrics: metrics.New(version), Tracer: tracer})
 	if err != nil {
 		return err
 	}
@@ -116,6 +119,14 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, ho))
 	}
 	return slog.New(slog.NewJSONHandler(w, ho))
+}
+
+// newTracer makes what sends spans to a collector; nil without server.tracing.
+func newTracer(c *config.Tracing, log *slog.Logger) *tracing.Tracer {
+	if c == nil {
+		return nil
+	}
+	return tracing.New(tracing.Options{Endpoint: c.Endpoint, Sample: c.Sample, Version: version, Log: log})
 }
 
 // warnAtStart says once what an operator should know.

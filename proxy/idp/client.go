@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"postern/proxy/tracing"
 )
 
 const (
@@ -55,7 +57,10 @@ func (p *Provider) callBy(ctx context.Context, by http.RoundTripper, what string
 		GetConn: func(string) { asked.Store(true); got.Store(false) },
 		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
 	})
+	span := p.o.Tracer.Provider(ctx, p.name, what, req)
+	defer span.End()
 	broken := func(err error) error {
+		span.Fail(tracing.ErrorType(err))
 		return &UnavailableError{What: what + " did not answer", Err: safeCause(ctx, err), sent: got.Load() || !asked.Load()}
 	}
 
@@ -66,6 +71,7 @@ func (p *Provider) callBy(ctx context.Context, by http.RoundTripper, what string
 		return answer{}, broken(err)
 	}
 	defer resp.Body.Close()
+	span.Answered(resp)
 	a.status, a.header = resp.StatusCode, resp.Header
 	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {

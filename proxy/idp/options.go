@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"postern/proxy/tracing"
 )
 
 // The ways in which a client authenticates at the token endpoint (OpenID Connect Core section 9, RFC 8705 section 2.1).
@@ -150,6 +152,8 @@ type Options struct {
 	Leeway time.Duration
 	// Transport makes the calls; nil is an own one.
 	Transport http.RoundTripper
+	// Tracer records the calls that are made for a request; nil records nothing.
+	Tracer *tracing.Tracer
 	// Now tells the time; nil is time.Now.
 	Now func() time.Time
 	// Log gets what is worth telling an operator; nil is nobody.

@@ -23,6 +23,7 @@ import (
 	"postern/proxy"
 	"postern/proxy/idp/idptest"
 	"postern/proxy/metrics"
+	"postern/proxy/tracing"
 	"postern/session"
 	"postern/session/memstore"
 )
@@ -55,6 +56,8 @@ type Options struct {
 	App http.Handler
 	// Transport carries the calls to the provider.
 	Transport http.RoundTripper
+	// Tracer records spans; nil records nothing.
+	Tracer *tracing.Tracer
 }
 
 // Stack is everything together.
@@ -119,7 +122,7 @@ func (s *Stack) start(o Options) {
 	s.Provider.AddClient(idptest.Client{ID: "wiki", Secret: "canary-client-secret", AuthMethod: "client_secret_basic",
 		RedirectURIs: []string{s.URL + cfg.Server.Prefix + "/callback"}, PostLogoutRedirectURIs: []string{s.URL + cfg.Server.Prefix + "/logout/callback"}})
 	log := slog.New(slog.NewJSONHandler(io.MultiWriter(s.Log, s.t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Audit: slog.New(slog.NewJSONHandler(s.Audit, nil)), Now: s.Clock.Now, Transport: o.Transport, Metrics: metrics.New("test")})
+	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Audit: slog.New(slog.NewJSONHandler(s.Audit, nil)), Now: s.Clock.Now, Transport: o.Transport, Metrics: metrics.New("test"), Tracer: o.Tracer})
 	if err != nil {
 		s.t.Fatal(err)
 	}
