@@ -1,7 +1,6 @@
 package proxy_test
 
 import (
-	"bytes"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -11,8 +10,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
-	"postern/proxy/idp/idptest"
+	"github.com/coder/websocket"
+
 	"postern/proxy/proxytest"
 	"postern/proxy/tracing"
 	"postern/proxy/tracing/tracingtest"
@@ -101,9 +102,10 @@ func TestASignInIsTraced(t *testing.T) {
 
 func TestRefreshIsPartOfTheTraceThatNeedsIt(t *testing.T) {
 	s, c, tracer := tracedStack(t, proxytest.Options{})
+	s.Provider.SetTokenTTL(time.Minute)
 	b := s.Browser()
 	b.Go("/")
-	s.Clock.Add(refreshDue)
+	s.Clock.Add(2 * time.Minute)
 	b.Go("/after")
 	tracer.Close()
 	var below []string
@@ -132,7 +134,7 @@ func TestFailuresOfPartsAreTold(t *testing.T) {
 		t.Fatalf("/gone is %s", a.Status)
 	}
 	b.Go("/")
-	s.Clock.Add(10 * 1e9) // the copy in memory is too old to be used unasked
+	s.Clock.Add(10 * time.Second) // the copy in memory is too old to be used unasked
 	store.down.Store(true)
 	if a := b.Fetch("/"); a.StatusCode != http.StatusServiceUnavailable {
 		t.Fatalf("without the store / is %s", a.Status)
@@ -268,8 +270,25 @@ func TestRequestsDoNotWaitForTheCollector(t *testing.T) {
 	}
 }
 
-func TestWebSocketsAreTracedToTheirEnd(t *testing.T) {
-	app := &idptest.Server{}
-	_ = app
-	_ = bytes.MinRead
+func TestAWebSocketIsTracedToItsEnd(t *testing.T) {
+	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, err := websocket.Accept(w, r, nil); err == nil {
+			_, _, _ = c.Read(r.Context())
+			_ = c.CloseNow()
+		}
+	})
+	s, c, tracer := tracedStack(t, proxytest.Options{App: app, Config: proxytest.Minimal + "    access: public\n"})
+	_ = dial(t, s, s.Browser(), "/").CloseNow()
+	proxytest.Eventually(t, func() bool { return strings.Contains(s.Log.String(), `"msg":"request"`) })
+	s.Stop() // the log line comes before the end of the span
+	tracer.Close()
+	request := c.One(t, "GET /")
+	if got := c.Below(request); !slices.Equal(got, []string{"upstream GET"}) {
+		t.Errorf("below the handshake are %q", got)
+	}
+	for _, span := range []tracingtest.Span{request, c.One(t, "upstream GET")} {
+		if a := span.Attributes; a["http.response.status_code"] != int64(101) || a["error.type"] != nil {
+			t.Errorf("%s has %v", span.Name, a)
+		}
+	}
 }

@@ -112,7 +112,7 @@ var restricted = []struct {
 	}, "only proxy.New sees the whole configuration"},
 	{"net/http", "ResponseWriter", func(file string) bool {
 		return path.Dir(file) == "proxy" || under(file, "proxy/page") || under(file, "cmd") || under(file, "proxy/idp/idptest") ||
-			under(file, "proxy/idp/simtest") || under(file, "proxy/proxytest")
+			under(file, "proxy/idp/simtest") || under(file, "proxy/tracing/tracingtest") || under(file, "proxy/proxytest")
 	}, "leaves do not know the HTTP flow"},
 }
 

@@ -84,7 +84,9 @@ func (s *Span) Send(out *http.Request, trusted bool) {
 		delete(out.Header, "Baggage")
 	}
 	propagation.TraceContext{}.Inject(trace.ContextWithSpan(context.Background(), s.span), propagation.HeaderCarrier(out.Header))
-	s.span.SetAttributes(semconv.ServerAddress(out.URL.Hostname()))
+	if s.span.IsRecording() {
+		s.span.SetAttributes(semconv.ServerAddress(out.URL.Hostname()))
+	}
 }
 
 // Answered notes the answer that came.
@@ -100,7 +102,7 @@ func (s *Span) Answered(res *http.Response) {
 
 // Fail notes that the part failed, by a word out of few.
 func (s *Span) Fail(errorType string) {
-	if s == nil {
+	if s == nil || !s.span.IsRecording() {
 		return
 	}
 	s.span.SetAttributes(semconv.ErrorTypeKey.String(errorType))

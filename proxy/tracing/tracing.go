@@ -108,15 +108,17 @@ func traceNamedBy(h http.Header) trace.SpanContext {
 	return trace.SpanContextFromContext(ctx)
 }
 
-// Upstream begins the span of an application's part in the request of ctx, recorded or not.
+// Upstream begins the span of an application's part in the request of ctx. Where that is not recorded it is the request's own, so that the application is told
+// so all the same.
 func (t *Tracer) Upstream(ctx context.Context, method string) *Span {
-	if t == nil {
+	switch {
+	case t == nil:
 		return nil
+	case !t.records(ctx):
+		return &Span{trace.SpanFromContext(ctx)}
 	}
 	method = knownMethod(method)
-	_, span := t.tracer.Start(ctx, "upstream "+method, trace.WithSpanKind(trace.SpanKindClient),
-		trace.WithAttributes(semconv.HTTPRequestMethodKey.String(method)))
-	return &Span{span}
+	return t.part(ctx, "upstream "+method, semconv.HTTPRequestMethodKey.String(method))
 }
 
 // Provider begins the span of a call to an identity provider's endpoint, which what names. Nothing of the trace is sent along: the provider is
