@@ -39,7 +39,7 @@ func problemsOf(t *testing.T, c *config.Config, err error) config.Problems {
 	return ps
 }
 
-// The files that Postern is built towards load now, or name nothing but what is not built yet.
+// The files that Postern is built towards load as they stand.
 func TestTargetFiles(t *testing.T) {
 	files, err := filepath.Glob("testdata/target/*.yaml")
 	if err != nil || len(files) != 5 {
@@ -49,25 +49,11 @@ func TestTargetFiles(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			c, err := config.Load(file, vars)
-			problems := problemsOf(t, c, err)
-			whole := !strings.Contains(file, "gateway")
-			problems = slices.DeleteFunc(problems, func(p config.Problem) bool { // meant: a provider that has nothing else
+			problems := slices.DeleteFunc(problemsOf(t, c, err), func(p config.Problem) bool { // meant: a provider that has nothing else
 				return p.Warning && p.Path == "providers.breakout.grant"
 			})
-			if whole && len(problems) > 0 {
+			if len(problems) > 0 {
 				t.Errorf("has problems:\n%v", problems)
-			}
-			if !whole && len(problems.Errors()) == 0 {
-				t.Error("loads: move its keys from later to now in this test")
-			}
-			for _, p := range problems {
-				t.Log(p)
-				if !strings.Contains(p.What, "not supported yet") {
-					t.Errorf("not only of later versions: %v", p)
-				}
-				if p.Line == 0 || p.Column == 0 {
-					t.Errorf("has no place: %v", p)
-				}
 			}
 		})
 	}
