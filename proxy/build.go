@@ -445,11 +445,12 @@ func (p *Proxy) EndStreams(ctx context.Context) { p.streams.drain(ctx) }
 
 // Close waits for refreshes and revocations under way, so that no rotated token is lost, and gives connections to upstreams back.
 func (p *Proxy) Close(ctx context.Context) error {
-	p.traded.looking.Wait()
-	errs := []error{p.revoking.close(ctx)}
+	var errs []error
 	for _, pr := range p.providers {
 		errs = append(errs, pr.sessions.Close(ctx))
 	}
+	p.traded.looking.Wait()
+	errs = append(errs, p.revoking.close(ctx)) // the last: the others hand tokens to it
 	p.routes.each(func(rt *route) {
 		if rt.upstream != nil {
 			rt.upstream.close()

@@ -40,7 +40,7 @@ type tether struct {
 // tether readies l to be tied, if there is a session that it depends on. The caller calls untie at the end.
 func (l *leg) tether() *tether {
 	x := exchangeOf(l.w)
-	if x == nil || l.f.Session == nil || x.verdict.Provider == nil {
+	if x == nil || l.f.Session == nil || x.verdict.Provider == nil && !ofToken(l.f.Session) {
 		return nil
 	}
 	t := &tether{l: l, x: x, pr: x.verdict.Provider}
