@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 STATICCHECK = go tool -modfile=.ci/tools.mod staticcheck
 
-.PHONY: help demo build test e2e chaos check lint bench fuzz
+.PHONY: help demo build test e2e chaos attack check lint bench fuzz
 
 help: ## Show this list.
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -31,15 +31,19 @@ chaos: ## Break replicas, Redis, network, provider and clocks under load, and ho
 	.ci/install test
 	go test -tags=chaos -count=1 -parallel=6 -timeout=30m -v ./cmd/postern/chaos $(CHAOS)
 
+attack: ## Attack the built program: one test for each row of the table of known attacks. ATTACK=-run=A55 runs one.
+	.ci/install test
+	cd cmd/postern/attack && go test -tags=attack -count=1 -parallel=3 -timeout=15m $(ATTACK)
+
 lint: ## Check the form of the code, go.mod, and that the generated parts are current.
 	@unformatted=$$(gofmt -l cmd config proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
-	go vet -tags=e2e,chaos ./...
-	$(STATICCHECK) -tags=e2e,chaos ./...
+	go vet -tags=e2e,chaos,attack ./...
+	$(STATICCHECK) -tags=e2e,chaos,attack ./...
 	go mod tidy -diff
 	go mod verify
 	go test -run='^Test(Floors|Reference|Schema)' ./cmd/postern ./config
 
-check: lint e2e ## Everything beside `make test` that must hold: lint, e2e, short chaos, the demo, a static build, a quick bench.
+check: lint e2e attack ## Everything beside `make test` that must hold: lint, e2e, the attacks, short chaos, the demo, a static build, a quick bench.
 	$(MAKE) build
 	$(MAKE) chaos CHAOS=-short
 	go run ./cmd/bench --quick

@@ -44,6 +44,7 @@ var floors = map[string]int{
 	"postern/cmd/bench":                 4,
 	"postern/proxy/tracing":             0,
 	"postern/proxy/tracing/tracingtest": 0,
+	"postern/cmd/postern/attack":        4,
 }
 
 // onlyFor names packages that few may import, beside any test.

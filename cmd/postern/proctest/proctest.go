@@ -126,6 +126,9 @@ func eachLine(r io.Reader, f func(string)) {
 // Path is the program's.
 func (p *Process) Path() string { return p.path }
 
+// PID is the number of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Done is closed once the process has ended and all its output is in.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
