@@ -67,6 +67,9 @@ type Server struct {
 	AssertionKeys []Secret `yaml:"assertion_keys"`
 	// MaxRequestBody refuses larger request bodies with 413 on every route that does not say otherwise. Default: no limit.
 	MaxRequestBody Size `yaml:"max_request_body"`
+	// MaxConnectionsPerClient closes further connections of one address (IPv6: of one /64) to `listen` and `redirect_listen`; 0 has no limit.
+	// Those of trusted_proxies do not count.
+	MaxConnectionsPerClient int `yaml:"max_connections_per_client"`
 	// Log says what is logged, and how.
 	Log Log `yaml:"log"`
 	// Audit writes who signed in, was refused, and whose session ended by whom: one JSON object a line. Without it nothing is written.

@@ -125,6 +125,9 @@ func (v *validator) server() {
 	if s.DrainDelay > time.Hour {
 		v.shown("server.drain_delay", "is longer than an hour", "Write the seconds that load balancers need to notice, such as 5s")
 	}
+	if s.MaxConnectionsPerClient < 0 {
+		v.shown("server.max_connections_per_client", "is negative", "Write how many connections one address may have open, such as 200, or 0 for no limit")
+	}
 	v.bothFiles("server.tls", s.TLS)
 	if !isPlainPath(s.Prefix) || s.Prefix == "/" {
 		v.shown("server.prefix", "is not a plain path", "Write a path such as /oauth2: letters, digits, - . _ ~ and /, no slash at the end")

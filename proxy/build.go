@@ -302,6 +302,7 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 			return err
 		}
 	}
+	rt.via = newVia(p.keys.Ring, rt.name)
 	for _, name := range c.Provider {
 		rt.providers = append(rt.providers, p.provider(name))
 	}
@@ -313,7 +314,7 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 		rt.renew = p.renew
 	}
 	if len(c.Upstream) > 0 {
-		if rt.upstream, err = newUpstream(p.upstreamOptions(c)); err != nil {
+		if rt.upstream, err = newUpstream(p.upstreamOptions(c, rt.via)); err != nil {
 			return err
 		}
 	}
@@ -322,10 +323,10 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 }
 
 // upstreamOptions hands the way to an application its part of the configuration.
-func (p *Proxy) upstreamOptions(c config.Route) upstreamOptions {
+func (p *Proxy) upstreamOptions(c config.Route, via via) upstreamOptions {
 	o := upstreamOptions{
 		URLs: c.Upstream, OwnHost: c.UpstreamHost == "upstream", StripPrefix: strings.TrimSuffix(c.StripPrefix, "/"), RewriteResponse: c.RewriteResponse,
-		Timeout: c.Timeout, MaxBody: int64(c.MaxRequestBody), EncodedSlash: c.AllowEncodedSlash, Strip: p.ownHeaders,
+		Timeout: c.Timeout, MaxBody: int64(c.MaxRequestBody), Via: via, EncodedSlash: c.AllowEncodedSlash, Strip: p.ownHeaders,
 		Ours: p.ours, Forwarding: p.forwarding, Streams: p.streams, HSTS: p.hsts, Fail: p.upstreamFailed, Log: p.log,
 	}
 	if c.UpstreamTLS != nil {

@@ -100,3 +100,29 @@ func filterSetCookie(h http.Header, ours func(name string) bool) {
 		h["Set-Cookie"] = lines[:kept]
 	}
 }
+
+// filterClearSiteData keeps an application from deleting our cookies, and so from signing a person out of every application of the site, by
+// Clear-Site-Data. What it asks to be cleared beside cookies passes.
+func filterClearSiteData(h http.Header) {
+	lines := h["Clear-Site-Data"]
+	if lines == nil {
+		return
+	}
+	var kept []string
+	for _, line := range lines {
+		for kind := range strings.SplitSeq(line, ",") {
+			switch kind = strings.TrimSpace(kind); kind {
+			case `"cookies"`:
+			case `"*"`:
+				kept = append(kept, `"cache"`, `"storage"`, `"executionContexts"`)
+			default:
+				kept = append(kept, kind)
+			}
+		}
+	}
+	if kept == nil {
+		delete(h, "Clear-Site-Data")
+		return
+	}
+	h["Clear-Site-Data"] = []string{strings.Join(kept, ", ")}
+}

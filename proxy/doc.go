@@ -3,6 +3,7 @@
 // # The map
 //
 //	every request   proxy.go        method, path and host are checked, our endpoints told from routes; path.go has the rules of paths
+//	                toolarge.go     headers that are too large, and the way out for a browser with too many cookies; clientbody.go bodies that stand still
 //	                exchange.go     what is known of one request on its way, its line in the log and its span
 //	                forwarded.go    who asks, at which host: what trusted proxies say of that
 //	  our endpoints endpoints.go    start callback logout session … each to its file
@@ -19,6 +20,7 @@
 //	                headervalues.go a route's own headers, computed; assertion.go a signed one, and the keys for it
 //	                bearer.go       which token the application gets: the person's, one that it is exchanged for (exchanged.go) or that is
 //	                                for the application's resource (resource.go), or one of Postern's own client (appbearer.go)
+//	                via.go          how a route names itself, and knows a request that came back
 //	                streams.go      WebSockets and long answers, for shutting down; tether.go ends them with their session
 //	  sign in       login.go        a navigation goes to the provider; everything else gets 401
 //	                keep.go         what a person sends after the own session has ended is kept (keptrequest.go), sealed, until they are back

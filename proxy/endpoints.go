@@ -39,6 +39,8 @@ func (p *Proxy) endpoint(x *exchange, name string) {
 		p.only(x, p.refreshNow, http.MethodPost)
 	case "jwks":
 		p.only(x, p.jwks, http.MethodGet, http.MethodHead)
+	case clearCookiesName:
+		p.only(x, p.clearCookies, http.MethodGet, http.MethodHead, http.MethodPost)
 	case "":
 		p.only(x, p.account, http.MethodGet, http.MethodHead, http.MethodPost)
 	default:

@@ -34,6 +34,7 @@ type exchange struct {
 	verdict      verdict
 	kept         *keptTicket // what is sent is a kept request; nil: it is what the browser sent
 
+	body     *clientBody // nil without one
 	status   int
 	bytes    int64
 	upstream time.Duration           // spent with the application, its body included
@@ -66,6 +67,9 @@ func (x *exchange) reason(why string, err error) {
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		x.status = status
+		if x.body != nil && x.r.ProtoMajor == 2 {
+			x.body.release()
+		}
 	}
 	x.ResponseWriter.WriteHeader(status)
 }

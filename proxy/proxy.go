@@ -57,12 +57,18 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer p.finish(x)
 	x.client = p.forwarding.client(r)
 	x.r, x.span = p.tracer.Request(r, x.client.Trusted)
+	x.watchBody()
+	if r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0) {
+		// RFC 9112 section 6.1: what came with a length beside the chunks may be an attempt at smuggling, and net/http hides such a length. So no
+		// connection is used again after chunks, nor after HTTP/1.0, which knows none.
+		w.Header().Set("Connection", "close")
+	}
 	p.serve(x)
 }
 
 // serve checks what every request must satisfy, then hands it to an endpoint of ours or to a route.
 func (p *Proxy) serve(x *exchange) {
-	if !p.readTarget(x) {
+	if p.tooLarge(x) || !p.readTarget(x) {
 		return
 	}
 	if p.isAuthRequest(x.path) {
@@ -93,6 +99,10 @@ func (p *Proxy) serveRoute(x *exchange) {
 	if !p.findRoute(x) {
 		return
 	}
+	if x.route.via.passed(x.r.Header) {
+		p.refuse(x, http.StatusLoopDetected, "loop", nil)
+		return
+	}
 	x.verdict = p.decide(x.r.Context(), x)
 	p.audit.denied(x, x.verdict)
 	if x.kept != nil && x.verdict.Kind == verdictAllow && !p.takeKept(x) {
@@ -113,6 +123,10 @@ func (p *Proxy) readTarget(x *exchange) bool {
 		p.refuse(x, http.StatusBadRequest, "bad_target", err)
 		return false
 	}
+	if host := x.r.URL.Host; host != "" && !p.ownHost(host) { // an absolute-form target: it stands in place of the Host header, whatever that says
+		p.refuse(x, http.StatusMisdirectedRequest, "foreign_target", nil)
+		return false
+	}
 	if why := ambiguousPath(path, false); why != "" {
 		if ambiguousPath(path, true) != "" {
 			p.refuse(x, http.StatusBadRequest, "ambiguous_path", errors.New(why))
@@ -127,12 +141,21 @@ func (p *Proxy) readTarget(x *exchange) bool {
 
 // findHost finds out what the browser sees of us. It is false when it has answered.
 func (p *Proxy) findHost(x *exchange) bool {
+	if host := x.client.Host; host != "" && !isHost(host) {
+		p.refuse(x, http.StatusBadRequest, "bad_host", nil)
+		return false
+	}
 	if !p.routes.knowsHost(x.client.Host) {
 		p.refuse(x, http.StatusMisdirectedRequest, "unknown_host", nil)
 		return false
 	}
 	x.origin = p.originOf(x.client.Host)
 	return true
+}
+
+// ownHost tells whether a host is one that routes or public_url name.
+func (p *Proxy) ownHost(host string) bool {
+	return p.routes.namesHost(host) || p.origin != nil && hostname(p.origin.Host) == hostname(host)
 }
 
 // findRoute finds the one route whose rule decides. It is false when it has answered.

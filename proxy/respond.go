@@ -141,6 +141,7 @@ var (
 	noticeClosed  = words{code: "access_denied", title: "No access", text: "Nobody may open this page."}
 	noticeNoToken = words{code: "application_token_refused", title: "The application cannot be reached with your account",
 		text: "The identity provider gives no permission for it. If that is not right, name the request to the people who run this site."}
+	noticeCleared   = words{code: "cookies_cleared", title: "The cookies are deleted", text: "If the site still does not open, come back here and delete them once more."}
 	noticeSignedOut = words{code: "signed_out", title: "You are signed out", text: "You can close this window."}
 )
 
@@ -153,10 +154,14 @@ var problems = map[int]words{
 	http.StatusRequestTimeout:        {code: "request_timeout", title: "Too slow", text: "The request did not arrive in time. Please try again."},
 	http.StatusRequestEntityTooLarge: {code: "too_large", title: "Too large", text: "This is more than may be sent here."},
 	http.StatusMisdirectedRequest:    {code: "misdirected", title: "Unknown host", text: "This server does not serve that host name."},
-	http.StatusInternalServerError:   {code: "internal", title: "Something went wrong here", text: "Please try again. If it happens again, name the request to the people who run this site."},
-	http.StatusBadGateway:            {code: "bad_gateway", title: "The application does not answer", text: "It could not be reached. Please try again shortly."},
-	http.StatusServiceUnavailable:    {code: "unavailable", title: "The application cannot be reached at the moment", text: "A part that it depends on does not answer. Please try again shortly."},
-	http.StatusGatewayTimeout:        {code: "gateway_timeout", title: "The application takes too long", text: "It did not answer in time. Please try again."},
+	http.StatusRequestURITooLong:     {code: "target_too_long", title: "The address is too long", text: "This is more than may be sent here."},
+	http.StatusRequestHeaderFieldsTooLarge: {code: "header_too_large", title: "The request's header is too large",
+		text: "This is more than may be sent here. If a browser has too many cookies of this site, delete them."},
+	http.StatusLoopDetected:        {code: "loop", title: "This address leads back to itself", text: "The site is not set up correctly. Tell the people who run it and name the request."},
+	http.StatusInternalServerError: {code: "internal", title: "Something went wrong here", text: "Please try again. If it happens again, name the request to the people who run this site."},
+	http.StatusBadGateway:          {code: "bad_gateway", title: "The application does not answer", text: "It could not be reached. Please try again shortly."},
+	http.StatusServiceUnavailable:  {code: "unavailable", title: "The application cannot be reached at the moment", text: "A part that it depends on does not answer. Please try again shortly."},
+	http.StatusGatewayTimeout:      {code: "gateway_timeout", title: "The application takes too long", text: "It did not answer in time. Please try again."},
 }
 
 // endedSentences tell people why they have to sign in again. key_unknown and tampered have none: see withoutSession.

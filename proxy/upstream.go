@@ -43,6 +43,8 @@ type upstreamOptions struct {
 	Streams *streams
 	// Strip are further headers that clients may not send, in no spelling.
 	Strip []string
+	// Via names the route to whoever comes after.
+	Via via
 	// EncodedSlash lets paths with %2F pass.
 	EncodedSlash bool
 	// HSTS is the Strict-Transport-Security value where the application sets none; "" sets none.
@@ -263,6 +265,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 	if l.u.prefix != "" {
 		h["X-Forwarded-Prefix"] = []string{l.u.prefix}
 	}
+	l.u.o.Via.add(h, pr.In.ProtoMajor)
 	l.f.Span.Send(out, l.f.Client.Trusted)
 }
 
@@ -347,6 +350,7 @@ func modifyResponse(res *http.Response) error {
 	}
 	h := res.Header
 	filterSetCookie(h, o.Ours)
+	filterClearSiteData(h)
 	delete(h, "Alt-Svc")              // the application's other ports are not ours
 	delete(res.Trailer, "Set-Cookie") // it is not announced; serve drops it when it comes
 	if o.RewriteResponse {
@@ -405,7 +409,7 @@ func (l *leg) WriteHeader(status int) {
 		return
 	}
 	filterSetCookie(l.interim, l.u.o.Ours)
-	for _, name := range [...]string{"Alt-Svc", "Connection", "Keep-Alive", "Proxy-Authenticate", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
+	for _, name := range [...]string{"Alt-Svc", "Clear-Site-Data", "Connection", "Keep-Alive", "Proxy-Authenticate", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
 		delete(l.interim, name)
 	}
 	h := l.w.Header()

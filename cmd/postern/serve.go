@@ -28,7 +28,7 @@ import (
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 120 * time.Second
-	maxHeaderBytes    = 64 << 10
+	maxHeaderBytes    = 256 << 10        // proxy refuses more than 64 KiB, with a page
 	closeTimeout      = 10 * time.Second // for refreshes under way, after shutdown_timeout
 )
 
@@ -191,6 +191,11 @@ type server struct {
 
 func (s *server) addr() string { return s.listener.Addr().String() }
 
+// limit bounds the connections of one client.
+func (s *server) limit(c config.Server) {
+	s.listener = limitPerClient(s.listener, c.MaxConnectionsPerClient, c.TrustedProxies)
+}
+
 // servers are all listeners of the process; redirect may be nil.
 type servers struct {
 	public, admin, redirect *server
@@ -225,6 +230,7 @@ func listen(cfg *config.Config, p *proxy.Proxy, log *slog.Logger) (_ *servers, e
 	if s.public, err = open(cfg.Server.Listen, p, tlsConfig, log); err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
+	s.public.limit(cfg.Server)
 	if adminTLS, err = newAdminTLS(cfg.Server); err != nil {
 		return nil, fmt.Errorf("server.admin: %w", err)
 	}
@@ -235,6 +241,7 @@ func listen(cfg *config.Config, p *proxy.Proxy, log *slog.Logger) (_ *servers, e
 		if s.redirect, err = open(cfg.Server.RedirectListen, p.Redirect(), nil, log); err != nil {
 			return nil, fmt.Errorf("server.redirect_listen: %w", err)
 		}
+		s.redirect.limit(cfg.Server)
 	}
 	return s, nil
 }

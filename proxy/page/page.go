@@ -84,6 +84,8 @@ type Notice struct {
 
 // Confirm is a question with one button that posts a form.
 type Confirm struct {
+	// Status is the response's status. Default: 200.
+	Status int
 	// Title is the heading.
 	Title string
 	// Text says what will happen.
@@ -184,7 +186,7 @@ func (p *Pages) Notice(w http.ResponseWriter, r *http.Request, n Notice) {
 
 // Confirm writes a question.
 func (p *Pages) Confirm(w http.ResponseWriter, r *http.Request, c Confirm) {
-	p.write(w, r, http.StatusOK, "confirm", view{
+	p.write(w, r, cmp.Or(c.Status, http.StatusOK), "confirm", view{
 		Heading:   line(cmp.Or(c.Title, "Are you sure?")),
 		Text:      text(c.Text),
 		Action:    safeURL(c.Action),
