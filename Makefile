@@ -31,7 +31,7 @@ chaos: ## Break replicas, Redis, network, provider and clocks under load, and ho
 	.ci/install test
 	go test -tags=chaos -count=1 -parallel=6 -timeout=30m -v ./cmd/postern/chaos $(CHAOS)
 
-attack: ## Attack the built program: one test for each row of the table of known attacks. ATTACK=-run=A55 runs one.
+attack: ## Attack the built program: one test for each row of the table of known attacks. ATTACK=-run=A55 runs one, ATTACK=-program=PATH attacks a built one.
 	.ci/install test
 	cd cmd/postern/attack && go test -tags=attack -count=1 -parallel=3 -timeout=15m $(ATTACK)
 

@@ -3,10 +3,15 @@
 package attack_test
 
 import (
+	"fmt"
 	"net/http"
+	"net/url"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+
+	"postern/cmd/postern/proctest"
 )
 
 // threeWays are one route each for the kinds of access.
@@ -121,4 +126,385 @@ func TestA66_JunkBearerIsNoSignIn(t *testing.T) {
 			t.Errorf("%s is %q", name, got.folded(name))
 		}
 	}
+}
+
+func TestA51_NoSpellingOfAnIdentityHeaderPasses(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{routes: threeWays})
+	b := w.browser()
+	b.signIn("/")
+	for _, spelling := range []string{
+		"X_Forwarded_User", "X.Forwarded.User", "x-forwarded-USER", "X-Forwarded_User", "X__Forwarded--User", "XForwardedUser", "X-Forwarded-User-", "x!forwarded!user",
+		"HTTP_X_FORWARDED_USER", "X_FORWARDED_EMAIL", "X.Forwarded-Groups", "X_Forwarded_Preferred_Username", "X_FORWARDED_FOR", "AUTHORIZATION_", "Auth_User",
+		"REMOTE_USER", "Remote.User", "X_REAL_IP", "CONTENT_LENGTH", "Transfer_Encoding", "X_Request_Id",
+	} {
+		for _, path := range []string{"/public/x", "/x"} {
+			w.app.forget()
+			lines := []string{spelling + ": 31337", "X-Harmless: yes"}
+			if path == "/x" {
+				lines = append(lines, b.cookies())
+			}
+			if a := w.ask(w.get(path, lines...)); a.status != http.StatusOK {
+				t.Errorf("%s: %d", spelling, a.status)
+				continue
+			}
+			got := w.app.one(t)
+			if strings.Contains(got.raw, "31337") && spelling != "HTTP_X_FORWARDED_USER" {
+				t.Errorf("%s reaches the application: %q", spelling, got.raw)
+			}
+			if values := got.folded("X-Forwarded-User"); slices.Contains(values, "31337") || len(values) > 1 {
+				t.Errorf("%s: an application that folds names sees the users %q", spelling, values)
+			}
+			if len(got.folded("X-Harmless")) != 1 {
+				t.Errorf("%s: other headers are gone: %q", spelling, got.raw)
+			}
+		}
+	}
+	w.app.forget()
+	for _, line := range []string{" X-Forwarded-User: 31337", "X-Forwarded-User : 31337", "X-Forwarded-User\t: 31337"} {
+		a := w.ask(w.get("/public/x", "X-Harmless: yes", line))
+		for _, got := range w.app.received() {
+			if len(got.folded("X-Forwarded-User")) > 0 {
+				t.Errorf("%q reaches the application: %q", line, got.raw)
+			}
+			got.canonical(t)
+		}
+		if a == nil {
+			t.Errorf("%q: no answer", line)
+		}
+		w.app.forget()
+	}
+}
+
+func TestA52_AnInjectedHeaderComesOnce(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{})
+	b := w.browser()
+	b.signIn("/")
+	w.app.forget()
+	var lines []string
+	ours := append([]string{"Authorization", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-Ip", "Forwarded", "X-Request-Id"}, identity...)
+	for _, name := range ours {
+		lines = append(lines, name+": one", strings.ToLower(name)+": two", strings.ReplaceAll(name, "-", "_")+": three")
+	}
+	if a := w.ask(w.get("/x", append(lines, b.cookies())...)); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	got := w.app.one(t)
+	for _, name := range ours {
+		values := got.folded(name)
+		if len(values) != 1 || values[0] == "one" || values[0] == "two" || values[0] == "three" {
+			t.Errorf("%s: %q", name, values)
+		}
+	}
+}
+
+func TestA53_NoClaimPretendsToBeTwoOrBreaksTheRequest(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{})
+	groups := []any{"a,admin", "plain", "q\"uote", "line\r\nX-Evil: yes", "grün", " space ", "100%", "\u0000", "%2Cadmin"}
+	w.provider.MutateIDToken(func(_, claims map[string]any) {
+		claims["groups"] = groups
+		claims["preferred_username"] = "al\r\nX-Evil: yes\r\n\r\nGET /smuggled HTTP/1.1"
+	})
+	b := w.browser()
+	b.signIn("/")
+	w.app.forget()
+	if p := b.fetch(http.MethodGet, "/x", ""); p.status != http.StatusOK {
+		t.Fatalf("%d %s", p.status, p.body)
+	}
+	got := w.app.one(t)
+	got.canonical(t)
+	if len(got.folded("X-Evil")) > 0 {
+		t.Errorf("a claim became a header: %q", got.raw)
+	}
+	values := got.folded("X-Forwarded-Groups")
+	if len(values) != 1 {
+		t.Fatalf("groups: %q", values)
+	}
+	// A name with control characters is nobody's group.
+	groups = slices.DeleteFunc(groups, func(g any) bool { return strings.ContainsAny(g.(string), "\r\x00") })
+	members := strings.Split(values[0], ",")
+	if len(members) != len(groups) {
+		t.Fatalf("%d groups arrive as %d: %q", len(groups), len(members), values[0])
+	}
+	for i, member := range members {
+		if plain, err := url.PathUnescape(member); err != nil || plain != groups[i] {
+			t.Errorf("group %q arrives as %q", groups[i], member)
+		}
+	}
+}
+
+func TestA54_AnAbsentClaimIsNeitherStaleNorTheClients(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{})
+	b := w.browser()
+	b.signIn("/")
+	w.provider.MutateIDToken(func(_, claims map[string]any) {
+		for _, name := range []string{"email", "email_verified", "preferred_username", "groups"} {
+			delete(claims, name)
+		}
+	})
+	b.open("/oauth2/logout")
+	b = w.browser()
+	b.signIn("/")
+	w.app.forget()
+	if a := w.ask(w.get("/x", b.cookies(), "X-Forwarded-Email: root@example.com", "X-Forwarded-Groups: admins", "X-Forwarded-Preferred-Username: root")); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	got := w.app.one(t)
+	for _, name := range identity[1:] {
+		if values := got.folded(name); len(values) > 0 {
+			t.Errorf("%s is %q", name, values)
+		}
+	}
+	if values := got.folded("X-Forwarded-User"); len(values) != 1 || values[0] != "alice" {
+		t.Errorf("the user is %q", values)
+	}
+}
+
+func TestA56_TrailersAreNeverHeaders(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{routes: threeWays})
+	b := w.browser()
+	b.signIn("/")
+	w.app.forget()
+	for _, trailer := range []string{"X-Forwarded-User", "Authorization", "X_Forwarded_User", "Cookie", "Content-Length"} {
+		a := w.ask(w.request("POST /x", b.cookies(), "Transfer-Encoding: chunked", "TE: trailers", "Trailer: "+trailer) +
+			"3\r\nabc\r\n0\r\n" + trailer + ": 31337\r\n\r\n")
+		for _, got := range w.app.received() {
+			if strings.Contains(got.raw, "31337") || len(got.folded("Trailer")) > 0 {
+				t.Errorf("%s: the application gets %q", trailer, got.raw)
+			}
+			if values := got.folded("X-Forwarded-User"); len(values) != 1 || values[0] != "alice" {
+				t.Errorf("%s: the user is %q", trailer, values)
+			}
+			got.canonical(t)
+		}
+		if a == nil || a.status != http.StatusOK && a.status != http.StatusBadRequest {
+			t.Errorf("%s: %v", trailer, a)
+		}
+		w.app.forget()
+	}
+}
+
+// claimed are the headers by which a proxy tells where a request came from and for what. None of the values may be believed.
+var claimed = []string{
+	"X-Forwarded-For: 198.51.100.7", "X-Forwarded-Proto: ftp", "X-Forwarded-Host: evil.example.net", "X-Forwarded-Port: 31337", "X-Forwarded-Prefix: /31337",
+	"X-Forwarded-Uri: /public/31337", "X-Forwarded-Method: OPTIONS31337", "X-Forwarded-Server: 31337", "X-Forwarded-Ssl: 31337", "X-Real-IP: 198.51.100.7",
+	"Forwarded: for=198.51.100.7;host=evil.example.net;proto=ftp", "X-Original-URL: /public/31337", "X-Original-URI: /public/31337", "X-Rewrite-URL: /public/31337",
+	"X-HTTP-Method-Override: OPTIONS31337", "X-HTTP-Method: OPTIONS31337", "X-Method-Override: OPTIONS31337", "X-Original-Method: OPTIONS31337", "X-Original-Host: evil.example.net",
+	"X-Host: evil.example.net", "X-Client-IP: 198.51.100.7", "True-Client-IP: 198.51.100.7", "CF-Connecting-IP: 198.51.100.7", "X-Cluster-Client-IP: 198.51.100.7",
+	"X-Envoy-External-Address: 198.51.100.7", "X-Envoy-Original-Path: /public/31337", "X-ProxyUser-Ip: 198.51.100.7", "Front-End-Https: 31337", "X-Url-Scheme: ftp",
+	"X-Request-Id: 31337",
+}
+
+func TestA57_StrangersDoNotSayWhereTheyComeFromOrWhatTheyWant(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{routes: threeWays})
+	b := w.browser()
+	b.signIn("/")
+	w.app.forget()
+	for _, line := range claimed {
+		if a := w.ask(w.get("/x", line)); a.status != http.StatusUnauthorized {
+			t.Errorf("%s opens a protected page: %d", line, a.status)
+		}
+		w.app.none(t)
+		for _, request := range []string{w.get("/public/x", line), w.get("/x", line, b.cookies())} {
+			if a := w.ask(request); a.status != http.StatusOK {
+				t.Errorf("%s: %d", line, a.status)
+				continue
+			}
+			got := w.app.one(t)
+			for _, value := range []string{"31337", "198.51.100.7", "evil.example.net", "ftp"} {
+				if strings.Contains(got.raw, value) {
+					t.Errorf("%s reaches the application: %q", line, got.raw)
+				}
+			}
+			if got.Method != http.MethodGet || !slices.Equal(got.folded("X-Forwarded-For"), []string{"127.0.0.1"}) || !slices.Equal(got.folded("X-Forwarded-Host"), []string{w.host}) {
+				t.Errorf("%s: the application gets %q", line, got.raw)
+			}
+		}
+	}
+}
+
+func TestA58_OfATrustedProxysChainOnlyTheLastStrangerCounts(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{server: "trusted_proxies: [127.0.0.0/8, 10.0.0.0/8]", routes: threeWays})
+	for chain, want := range map[string]string{
+		"198.51.100.7":                               "198.51.100.7",
+		"6.6.6.6, 198.51.100.7":                      "198.51.100.7",
+		"6.6.6.6, 198.51.100.7, 10.1.1.1":            "198.51.100.7, 10.1.1.1",
+		"127.0.0.1, 6.6.6.6, 198.51.100.7, 10.1.1.1": "198.51.100.7, 10.1.1.1",
+		"10.2.2.2, unknown, 10.1.1.1":                "10.1.1.1",
+	} {
+		w.app.forget()
+		if a := w.ask(w.get("/public/x", "X-Forwarded-For: "+chain, "X-Forwarded-Proto: http, https", "X-Forwarded-Host: evil.example.net, "+w.host)); a.status != http.StatusOK {
+			t.Fatalf("%s: %d", chain, a.status)
+		}
+		got := w.app.one(t)
+		if values := got.folded("X-Forwarded-For"); len(values) != 1 || !strings.HasPrefix(values[0], want) || strings.Contains(got.raw, "6.6.6.6") {
+			t.Errorf("%s: the application is told %q, want %q", chain, values, want)
+		}
+		if !slices.Equal(got.folded("X-Forwarded-Proto"), []string{"https"}) || !slices.Equal(got.folded("X-Forwarded-Host"), []string{w.host}) {
+			t.Errorf("%s: the application gets %q", chain, got.raw)
+		}
+	}
+}
+
+func TestA59_NobodyIsTrustedByDefaultAndTheWholeInternetNever(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{routes: threeWays})
+	if a := w.ask(w.get("/public/x", "X-Forwarded-For: 198.51.100.7", "X-Forwarded-Proto: https")); a.status != http.StatusOK {
+		t.Fatal(a.status)
+	}
+	if got := w.app.one(t); !slices.Equal(got.folded("X-Forwarded-For"), []string{"127.0.0.1"}) || slices.Contains(got.folded("X-Forwarded-Proto"), "https") {
+		t.Errorf("by default the application gets %q", got.raw)
+	}
+	for _, everybody := range []string{"0.0.0.0/0", "::/0", "0.0.0.0/1"} {
+		file := proctest.WriteFile(t, t.TempDir(), "postern.yaml", []byte(fmt.Sprintf(`
+server: {trusted_proxies: [%q], public_url: "https://app.example.com"}
+providers: {corp: {issuer: "https://id.example.com", client_id: a, client_secret: b}}
+routes: [{upstream: "http://127.0.0.1:1", access: public}]
+`, everybody)))
+		out, err := exec.CommandContext(t.Context(), program, "check", "--config", file).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "trusts addresses of the whole internet") {
+			t.Errorf("%s: %v %s", everybody, err, out)
+		}
+	}
+}
+
+func TestA60_ForwardedProtoChangesNeitherCookiesNorRedirects(t *testing.T) {
+	attack(t)
+	for _, trusted := range []string{"", "trusted_proxies: [127.0.0.0/8]"} {
+		w := newWorld(t, settings{server: trusted})
+		for _, proto := range []string{"http", "https", "ws", "javascript"} {
+			p := w.browser().navigate("/x", "X-Forwarded-Proto: "+proto, "Forwarded: proto="+proto, "X-Forwarded-Ssl: off", "X-Forwarded-Port: 80")
+			if p.status != http.StatusSeeOther {
+				t.Fatalf("%d %s", p.status, p.body)
+			}
+			for _, c := range (&http.Response{Header: p.header}).Cookies() {
+				if !c.Secure || !c.HttpOnly || !strings.HasPrefix(c.Name, "__Host-") || c.Domain != "" || c.Path != "/" {
+					t.Errorf("%s: cookie %q", proto, c)
+				}
+			}
+			to, err := url.Parse(p.header.Get("Location"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := to.Query().Get("redirect_uri"); got != w.origin+"/oauth2/callback" {
+				t.Errorf("%s: redirect_uri %s", proto, got)
+			}
+		}
+	}
+}
+
+func TestA61_NoHostHeaderLeadsSomewhereElse(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{routes: "  - {host: app.example.com, upstream: {app}}\n  - {host: app.example.com, path: /public/, upstream: {app}, access: public}\n"})
+	for _, request := range []string{
+		"GET /x HTTP/1.1\r\nHost: evil.example.net\r\n\r\n",
+		"GET http://evil.example.net/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+		"GET http://evil.example.net/public/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+		"GET /public/x HTTP/1.1\r\nHost: app.example.com.evil.example.net\r\n\r\n",
+		"GET /public/x HTTP/1.1\r\nHost: evil.example.net#app.example.com\r\n\r\n",
+		"GET /public/x HTTP/1.1\r\nHost: app.example.com\r\nHost: evil.example.net\r\n\r\n",
+		"GET /public/x HTTP/1.1\r\nHost: app.example.com, evil.example.net\r\n\r\n",
+		"GET /public/x HTTP/1.1\r\nHost:\r\n\r\n",
+		"GET /public/x HTTP/1.1\r\n\r\n",
+		"GET /oauth2/start HTTP/1.1\r\nHost: evil.example.net\r\nAccept: text/html\r\n\r\n",
+	} {
+		a := w.ask(request)
+		if a == nil || a.status != http.StatusBadRequest && a.status != http.StatusMisdirectedRequest {
+			t.Errorf("%q: %+v", request, a)
+		}
+		w.app.none(t)
+		w.app.forget()
+	}
+	for _, line := range []string{"X-Forwarded-Host: evil.example.net", "X-Host: evil.example.net", "Forwarded: host=evil.example.net", "X-Original-Host: evil.example.net"} {
+		p := w.browser().navigate("/x", line)
+		if p.status != http.StatusSeeOther || strings.Contains(p.header.Get("Location"), "evil") {
+			t.Errorf("%s: %d %s", line, p.status, p.header.Get("Location"))
+		}
+	}
+	// A route for every host changes nothing about where people are sent, and an absolute address must name ours.
+	w = newWorld(t, settings{})
+	p := w.browser().navigate("/x", "Host: evil.example.net")
+	if to := p.header.Get("Location"); p.status != http.StatusSeeOther || !strings.HasPrefix(to, w.origin+"/") && !strings.HasPrefix(to, w.provider.URL) || strings.Contains(to, "evil") {
+		t.Errorf("Host: evil.example.net is sent to %q", to)
+	}
+	if a := w.ask("GET http://evil.example.net/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n"); a.status != http.StatusMisdirectedRequest {
+		t.Errorf("an absolute address of another host: %d", a.status)
+	}
+	w.app.none(t)
+}
+
+func TestA62_SpellingsOfAHostAreOneHost(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{routes: "  - {host: app.example.com, upstream: {app}, access: signed_in}\n  - {host: www.example.com, upstream: {app}, access: public}\n", publicURL: "-"})
+	for host, want := range map[string]int{
+		"app.example.com": 401, "APP.EXAMPLE.COM": 401, "app.example.com.": 401, "app.example.com:443": 401, "app.example.com:1": 401, "App.Example.Com.:80": 401,
+		"www.example.com": 200, "WWW.example.com.:443": 200,
+		"www.example.com@app.example.com": 400, "app.example.com@www.example.com": 400, "user:pw@www.example.com": 400,
+		"www.example.com..": 421, "www.example.com:x": 421, "[www.example.com]": 421, "www.example.com:80:80": 421, "xwww.example.com": 421,
+	} {
+		w.app.forget()
+		a := w.ask("GET /x HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
+		if a == nil || a.status != want && !(want >= 421 && a.status == 400) && !(want == 400 && a.status == 421) {
+			t.Errorf("Host: %s: %+v, want %d", host, a, want)
+		}
+		if want != 200 {
+			w.app.none(t)
+		}
+	}
+}
+
+func TestA63_ClientCertificatesInHeadersAreNotBelieved(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{routes: threeWays})
+	for _, name := range []string{
+		"Client-Cert", "Client-Cert-Chain", "X-SSL-Client-Cert", "X-SSL-Client-Verify", "X-SSL-Client-S-DN", "SSL-Client-Cert", "SSL_CLIENT_VERIFY", "X-Client-Verify", "X-Client-DN",
+		"X-Client-Cert", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-ARR-ClientCert", "X-Amzn-Mtls-Clientcert", "X-TLS-Client-Cert", "Client_Cert",
+	} {
+		w.app.forget()
+		if a := w.ask(w.get("/public/x", name+": SUCCESS31337")); a.status != http.StatusOK {
+			t.Fatalf("%s: %d", name, a.status)
+		}
+		if got := w.app.one(t); strings.Contains(got.raw, "31337") {
+			t.Errorf("%s reaches the application: %q", name, got.raw)
+		}
+	}
+}
+
+func TestA64_WhatIsMeantForProxiesStopsHere(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{routes: threeWays})
+	for _, line := range []string{
+		"Proxy-Authorization: Basic 31337", "Proxy-Connection: keep-alive31337", "Proxy_Authorization: 31337", "Proxy: http://31337/", "Keep-Alive: timeout=31337",
+		"TE: 31337", "Connection: X-Named\r\nX-Named: 31337", "HTTP2-Settings: 31337", "Upgrade: 31337\r\nConnection: Upgrade",
+	} {
+		w.app.forget()
+		if a := w.ask(w.get("/public/x", line)); a.status != http.StatusOK {
+			t.Errorf("%s: %d", line, a.status)
+			continue
+		}
+		if got := w.app.one(t); strings.Contains(got.raw, "31337") || len(got.folded("Connection")) > 0 {
+			t.Errorf("%s reaches the application: %q", line, got.raw)
+		}
+	}
+}
+
+func TestA65_NoHealthCheckOpensADoor(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{})
+	for _, line := range []string{
+		"User-Agent: GoogleHC/1.0", "User-Agent: kube-probe/1.33", "User-Agent: ELB-HealthChecker/2.0", "X-Health-Check: 1", "User-Agent: Prometheus/3.0",
+	} {
+		for _, path := range []string{"/admin", "/healthz", "/readyz", "/metrics", "/ping", "/oauth2/healthz", "/debug/pprof/"} {
+			if a := w.ask(w.get(path, line)); a.status != http.StatusUnauthorized && a.status != http.StatusNotFound {
+				t.Errorf("%s, %s: %d", path, line, a.status)
+			}
+		}
+	}
+	w.app.none(t)
 }

@@ -3,6 +3,7 @@
 package attack_test
 
 import (
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -19,10 +20,12 @@ import (
 	"postern/cmd/postern/proctest"
 )
 
-// program is the built postern.
+// program is the built postern. The flag -program names one that is built already.
 var program string
 
 func TestMain(m *testing.M) {
+	flag.StringVar(&program, "program", "", "a built postern; empty builds it")
+	flag.Parse()
 	code, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -32,15 +35,17 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndRun(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "postern-attack-")
-	if err != nil {
-		return 0, err
+	if program == "" {
+		dir, err := os.MkdirTemp("", "postern-attack-")
+		if err != nil {
+			return 0, err
+		}
+		defer os.RemoveAll(dir)
+		if err := proctest.Build(dir, "./cmd/postern"); err != nil {
+			return 0, err
+		}
+		program = filepath.Join(dir, "postern")
 	}
-	defer os.RemoveAll(dir)
-	if err := proctest.Build(dir, "./cmd/postern"); err != nil {
-		return 0, err
-	}
-	program = filepath.Join(dir, "postern")
 	code := m.Run()
 	printTable()
 	return code, nil
