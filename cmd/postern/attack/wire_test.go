@@ -27,6 +27,7 @@ type wire struct {
 type answer struct {
 	status int
 	proto  string
+	closes bool // the connection ends with it
 	header http.Header
 	body   string
 	raw    string // head and body as they came, where a wire got them
@@ -69,7 +70,7 @@ func (c *wire) answer(method string) *answer {
 		}
 		return nil
 	}
-	a := &answer{status: resp.StatusCode, proto: resp.Proto, header: resp.Header}
+	a := &answer{status: resp.StatusCode, proto: resp.Proto, closes: resp.Close, header: resp.Header}
 	if resp.StatusCode >= 200 {
 		body, err := io.ReadAll(resp.Body)
 		if err != nil {
