@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"syscall"
@@ -59,6 +60,8 @@ func (l *leg) classify(err error) failure {
 			return failure{http.StatusRequestEntityTooLarge, "body_too_large", cause}
 		case errors.As(cause, &timeout) && timeout.Timeout():
 			return failure{http.StatusRequestTimeout, "client_too_slow", cause}
+		case l.Err() == nil && timeout == nil && !errors.Is(cause, io.ErrUnexpectedEOF): // it is there, and what it sends is no body
+			return failure{http.StatusBadRequest, "bad_body", cause}
 		}
 		return failure{statusClientClosed, "client_left", cause}
 	}

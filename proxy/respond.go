@@ -201,7 +201,8 @@ func (p *Proxy) upstreamFailed(w http.ResponseWriter, r *http.Request, f failure
 	}
 	x.reason(f.Reason, f.Err)
 	if f.Status == statusClientClosed {
-		x.status = f.Status // nobody is there to read an answer
+		x.status = f.Status
+		x.WriteHeader(http.StatusBadRequest) // if somebody is there after all, net/http would say 200 for us
 		return
 	}
 	p.answer(x, f.Status, problems[f.Status])

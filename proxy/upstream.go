@@ -177,6 +177,7 @@ func (u *upstream) serve(w http.ResponseWriter, r *http.Request, f forward) {
 	if !l.hijacked {
 		// RFC 9110 section 6.5.1: a trailer is no place for cookies. This one would bypass modifyResponse.
 		delete(w.Header(), http.TrailerPrefix+"Set-Cookie")
+		delete(w.Header(), http.TrailerPrefix+"Clear-Site-Data")
 	}
 }
 
@@ -353,6 +354,7 @@ func modifyResponse(res *http.Response) error {
 	filterClearSiteData(h)
 	delete(h, "Alt-Svc")              // the application's other ports are not ours
 	delete(res.Trailer, "Set-Cookie") // it is not announced; serve drops it when it comes
+	delete(res.Trailer, "Clear-Site-Data")
 	if o.RewriteResponse {
 		l.relocate(h)
 	}

@@ -139,8 +139,8 @@ func TestA93_ChunksMeanOneThing(t *testing.T) {
 		"3;" + strings.Repeat("x", 70<<10) + "\r\nabc\r\n0\r\n\r\n",
 	} {
 		c := w.dial().send(w.request("POST /x", "Transfer-Encoding: chunked") + chunks + smuggled)
-		if a := c.answer("POST"); a != nil && a.status == http.StatusOK && len(w.app.received()) == 1 && w.app.received()[0].body != "abc" {
-			t.Errorf("%.60q: %+v as %q", chunks, a, w.app.received()[0].raw)
+		if a := c.answer("POST"); a != nil && a.status < 400 {
+			t.Errorf("%.60q: %+v", chunks, a)
 		}
 		_, _ = io.Copy(io.Discard, c.in) // whatever it says: it ends
 		w.notSmuggled(chunks[:min(len(chunks), 60)])
@@ -320,7 +320,7 @@ func TestA97_AnEarlyAnswerLeavesNoBodyBehind(t *testing.T) {
 	attack(t)
 	var app naive
 	w := newWorld(t, settings{routes: "  - {upstream: " + app.start(t, reply("200 OK", "ok")) + ", access: public}\n"})
-	for _, expect := range []string{"Expect: 100-continue", "Expect: 100-Continue", "Expect: 100-continue\r\nExpect: 100-continue", "Expect: x", "Expect: 100-continue, x", "X-None: 1"} {
+	for _, expect := range []string{"Expect: 100-continue", "Expect: 100-Continue", "Expect: 100-continue\r\nExpect: 100-continue", "Expect: x", "Expect: 100-continue, x"} {
 		c := w.dial().send(w.request("POST /x", expect, "Content-Length: 51") + smuggled)
 		a := c.answer("POST")
 		for a != nil && a.status == http.StatusContinue {
@@ -344,8 +344,8 @@ func TestA97_AnEarlyAnswerLeavesNoBodyBehind(t *testing.T) {
 			next++
 		}
 	}
-	if next != 18 {
-		t.Errorf("%d of 18 requests reach the application whole: %q", next, app.lines)
+	if next != 15 {
+		t.Errorf("%d of 15 requests reach the application whole: %q", next, app.lines)
 	}
 }
 

@@ -4,7 +4,6 @@ package attack_test
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -141,7 +140,7 @@ func TestA147_An401OfTheApplicationMakesNoLoop(t *testing.T) {
 func TestA148_WhatIsForTheNextHopStopsHere(t *testing.T) {
 	attack(t)
 	w := newWorld(t, settings{routes: "  - {upstream: {app}, access: public, headers_response: {X-Accel-Redirect: '\"\"', X-Sendfile: '\"\"', Server: '\"\"'}}\n"})
-	w.app.answers(reply("200 OK", "ok\n", "Connection: X-Named, close", "X-Named: 31337", "Keep-Alive: timeout=31337", "Proxy-Authenticate: Basic realm=31337", "Proxy-Connection: 31337", "Upgrade: 31337",
+	w.app.answers(reply("200 OK", "ok\n", "Connection: X-Named", "X-Named: 31337", "Keep-Alive: timeout=31337", "Proxy-Authenticate: Basic realm=31337", "Proxy-Connection: 31337", "Upgrade: 31337",
 		"Alt-Svc: h3=\":31337\"", "TE: 31337", "X-Accel-Redirect: /31337", "X-Sendfile: /31337", "Server: 31337"))
 	a := w.ask(w.get("/x"))
 	if a.status != http.StatusOK || strings.Contains(a.raw, "31337") {
@@ -229,7 +228,7 @@ func TestA150_ACertificateThatIsNotRightGetsNoRequest(t *testing.T) {
 	}
 	// The same of a provider.
 	port, _, through := startTLS(t, newCertificate(t, "localhost"))
-	w := newWorld(t, settings{providers: "  other: {issuer: \"https://localhost:" + port + "\", client_id: a, client_secret: bbbbbbbbbbbbbbbb}\n",
+	w := newWorld(t, settings{unready: true, providers: "  other: {issuer: \"https://localhost:" + port + "\", client_id: a, client_secret: bbbbbbbbbbbbbbbb}\n",
 		routes: "  - {upstream: {app}, provider: other}\n"})
 	if p := w.browser().navigate("/x"); p.status < 500 {
 		t.Errorf("a provider with a certificate of its own: %d", p.status)
@@ -307,8 +306,5 @@ func TestA152_RedirectsAreNotFollowedWithAToken(t *testing.T) {
 	}
 	if got := canary.one(t); len(got.folded("Authorization")) > 0 {
 		t.Errorf("an application without bearer gets %q", got.folded("Authorization"))
-	}
-	if _, err := net.Dial("tcp", strings.TrimPrefix(canary.URL, "http://")); errors.Is(err, net.ErrClosed) {
-		t.Fatal("the canary was not there")
 	}
 }

@@ -33,6 +33,7 @@ type settings struct {
 	more      string // further sections
 	publicURL string // default https://app.example.com; "-": none
 	tls       bool   // Postern speaks TLS itself
+	unready   bool   // do not wait until Postern is ready: some part will not answer
 	redis     redistest.Options
 	idp       idptest.Options
 	client    idptest.Client // what the provider knows of Postern; ID, secret and redirect URI are filled in
@@ -73,7 +74,11 @@ func newWorld(t *testing.T, o settings) *world {
 	w.startProvider(o)
 	w.configure(o)
 	w.transport = w.roundTripper()
-	w.start()
+	if o.unready {
+		w.run()
+	} else {
+		w.start()
+	}
 	t.Cleanup(w.search)
 	return w
 }
@@ -161,10 +166,17 @@ func join(a, b string) string {
 	return a + ", " + b
 }
 
+// run starts the program and waits until it accepts connections.
+func (w *world) run() {
+	w.t.Helper()
+	w.process = proctest.Start(w.t, proctest.Options{Err: w.log.add}, program, "--config", w.file, "--listen", w.listen, "--admin-listen", w.admin)
+	w.process.Accepting(w.t, w.listen)
+}
+
 // start starts the program, or the next one, and waits until it is ready.
 func (w *world) start() {
 	w.t.Helper()
-	w.process = proctest.Start(w.t, proctest.Options{Err: w.log.add}, program, "--config", w.file, "--listen", w.listen, "--admin-listen", w.admin)
+	w.run()
 	proctest.Eventually(w.t, "Postern is ready", func() error {
 		if w.process.Ended() {
 			w.t.Fatalf("Postern ended at once:\n%s", w.log)
