@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 STATICCHECK = go tool -modfile=.ci/tools.mod staticcheck
 
-.PHONY: help demo build test e2e chaos attack check lint bench fuzz
+.PHONY: help demo build test e2e chaos attack mutants check lint bench fuzz
 
 help: ## Show this list.
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,9 +35,14 @@ attack: ## Attack the built program: one test for each row of the table of known
 	.ci/install test
 	cd cmd/postern/attack && go test -tags=attack -count=1 -parallel=3 -timeout=15m $(ATTACK)
 
+mutants: ## Break one defence after the other in a copy of the source, and see that the attacks notice.
+	.ci/install test
+	go test -tags=mutants -count=1 -timeout=60m -v ./cmd/postern/attack
+
 lint: ## Check the form of the code, go.mod, and that the generated parts are current.
 	@unformatted=$$(gofmt -l cmd config proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
 	go vet -tags=e2e,chaos,attack ./...
+	go vet -tags=mutants ./cmd/postern/attack
 	$(STATICCHECK) -tags=e2e,chaos,attack ./...
 	go mod tidy -diff
 	go mod verify

@@ -1,0 +1,158 @@
+//go:build mutants
+
+package attack_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A mutant is the source with one defence broken: in the folder, one text is replaced by another. The test of the row must turn red.
+type mutant struct {
+	row, broken, folder, from, to string
+}
+
+// mutants is the list. `make mutants` tries each.
+var mutants = []mutant{
+	{"A50", "identity headers of clients are not taken off", "proxy", `if claims(name) || len(extra) > 0`, `if len(extra) > 0`},
+	{"A51", "only the hyphen is folded away in header names", "proxy", `if !isAlphanumeric(c) {`, `if c == '-' {`},
+	{"A53", "a comma in a group's name is not encoded", "proxy", `encodeClaim(g, true)`, `encodeClaim(g, false)`},
+	{"A56", "request trailers are announced to the application", "proxy", `out.Trailer = nil`, `_ = out.Trailer`},
+	{"A57", "everybody is a trusted proxy", "proxy", `c.Trusted = f.trusts(c.Peer)`, `c.Trusted = true`},
+	{"A58", "the chain of proxies is followed beyond those that are trusted", "proxy", `if !f.trusts(next) || len(c.hops) == maxHops {`, `if len(c.hops) == maxHops {`},
+	{"A61", "an absolute target may name any host", "proxy", `host != "" && !p.ownHost(host)`, `host == "?" && !p.ownHost(host)`},
+	{"A62", "a host need not be one", "proxy", `host != "" && !isHost(host)`, `host == "?" && !isHost(host)`},
+	{"A90", "connections are reused after chunks", "proxy", `(len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)`, `r.ProtoMinor == 0`},
+	{"A93", "a broken body is taken for a client that left", "proxy", `return failure{http.StatusBadRequest, "bad_body", cause}`, `return failure{http.StatusOK, "bad_body", cause}`},
+	{"A96", "any upgrade is passed on", "proxy", `if !l.websocket {`, `if false {`},
+	{"A100", "encoded slashes pass", "proxy", `case c == '/' || c == '\\':`, `case c == '\\':`},
+	{"A102", "methods may be written in any case", "proxy", `'a' <= c && c <= 'z' {
+			return true`, `'a' <= c && c <= 'z' {
+			return false`},
+	{"A103", "a preflight carries credentials", "proxy", `Reason: "preflight", Bare: true`, `Reason: "preflight"`},
+	{"A104", "a path's route may end within a segment", "proxy", `path = path[:strings.LastIndexByte(path, '/')]`, `path = path[:len(path)-1]`},
+	{"A110", "answers of ours may be kept", "proxy", `h.Set("Cache-Control", "no-store")`, `h.Set("Cache-Control", "no-cache")`},
+	{"A111", "what is for one person is public", "proxy", `[]string{"private"}`, `[]string{"public"}`},
+	{"A130", "any site opens WebSockets", "proxy", `case crossOriginUpgrade(x.r, x.client) &&`, `case x.r == nil &&`},
+	{"A134", "the guard against other sites' forms is off", "proxy", `if err := rt.csrf.Check(x.r); err != nil {`, `if err := rt.csrf.Check(x.r); err != nil && x.r == nil {`},
+	{"A141", "any number of cookies is taken", "proxy", `if size <= maxHeader && cookies <= maxCookies {`, `if size <= maxHeader {`},
+	{"A141", "any site may delete the cookies", "proxy", `if err := p.crossOrigin.Check(x.r); err != nil { // else`, `if err := p.crossOrigin.Check(x.r); err != nil && x.r == nil { // else`},
+	{"A144", "applications get our cookies", "proxy", `cutCookies(h, l.u.o.Ours)`, `_ = cutCookies`},
+	{"A145", "applications set our cookies", "proxy", `filterSetCookie(h, o.Ours)`, `_ = filterSetCookie`},
+	{"A145", "applications set our cookies in 1xx answers", "proxy", `filterSetCookie(l.interim, l.u.o.Ours)`, `_ = filterSetCookie`},
+	{"A145", "applications clear all cookies of the site", "proxy", `filterClearSiteData(h)
+`, `_ = filterClearSiteData
+`},
+	{"A150", "certificates of applications are not verified", "proxy", `MinVersion: tls.VersionTLS12}`, `MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}`},
+	{"A191", "a header may take minutes", "cmd/postern", `ReadHeaderTimeout: readHeaderTimeout,`, `ReadHeaderTimeout: 30 * readHeaderTimeout,`},
+	{"A191", "connections of one client are not counted", "cmd/postern", `if l.open[client] >= l.limit {`, `if l.limit == 0 {`},
+}
+
+// TestMutants breaks one defence after the other in a copy of the source and runs the row's test against it.
+func TestMutants(t *testing.T) {
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	tests := filepath.Join(dir, "attack.test")
+	run(t, ".", "go", "test", "-tags=attack", "-c", "-o", tests, ".")
+	copied := filepath.Join(dir, "postern")
+	if err := os.CopyFS(copied, sources{os.DirFS(root)}); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "program")
+	run(t, copied, "go", "build", "-o", program, "./cmd/postern")
+	whole := map[string]bool{}
+	for _, m := range mutants {
+		whole[m.row] = true
+	}
+	for row := range whole {
+		if out, err := attackWith(tests, program, row); err != nil {
+			t.Fatalf("%s is red before anything is broken: %v\n%s", row, err, out)
+		}
+	}
+	for _, m := range mutants {
+		t.Run(m.row+" "+m.broken, func(t *testing.T) {
+			restore := m.apply(t, copied)
+			defer restore()
+			run(t, copied, "go", "build", "-o", program, "./cmd/postern")
+			out, err := attackWith(tests, program, m.row)
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || !strings.Contains(out, "--- FAIL: Test"+m.row+"_") {
+				t.Errorf("nobody noticed: %v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// attackWith runs the tests of one row against a program.
+func attackWith(tests, program, row string) (out string, err error) {
+	c := exec.Command(tests, "-test.run=^Test"+row+"_", "-test.timeout=3m", "-program="+program)
+	text, err := c.CombinedOutput()
+	return string(text), err
+}
+
+// apply replaces the text, which stands exactly once in the folder, and returns what puts it back.
+func (m mutant) apply(t *testing.T, root string) (restore func()) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, m.folder, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	places, changed := 0, ""
+	var before []byte
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(text), m.from); n > 0 && !strings.HasSuffix(file, "_test.go") {
+			places += n
+			changed, before = file, text
+		}
+	}
+	if places != 1 {
+		t.Fatalf("%q stands %d times in %s, want once: the list is behind the source", m.from, places, m.folder)
+	}
+	write(t, changed, strings.Replace(string(before), m.from, m.to, 1))
+	return func() { write(t, changed, string(before)) }
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func run(t *testing.T, dir, program string, args ...string) {
+	t.Helper()
+	c := exec.Command(program, args...)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", fmt.Sprint(c.Args), err, out)
+	}
+}
+
+// sources leaves out what is no source and may be large.
+type sources struct{ fs.FS }
+
+// ReadDir implements fs.ReadDirFS.
+func (s sources) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(s.FS, name)
+	kept := entries[:0]
+	for _, e := range entries {
+		if e.Name() != "node_modules" && e.Name() != ".git" && e.Type()&fs.ModeSymlink == 0 {
+			kept = append(kept, e)
+		}
+	}
+	return kept, err
+}
