@@ -13,7 +13,7 @@
 //	main_test.go     the built program; the printed table; that rows and tests agree
 //	world_test.go    a world: the program with its file, Redis, a provider that a test makes hostile, an application
 //	app_test.go      the application: it records the bytes of requests and answers with the bytes that a test wants
-//	wire_test.go     a client that sends bytes
+//	wire_test.go     a client that sends bytes; h2_test.go one that sends HTTP/2 frames
 //	browser_test.go  a browser with a cookie jar
 //	secrets_test.go  what must never show, and the search for it
 //	log_test.go      what the program wrote

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -108,9 +107,7 @@ func (c *h2) outcome(stream uint32) string {
 	}
 }
 
-// get are the fields of a request for a page.
+// fields are those of a request for a path.
 func (w *world) fields(method, path string, more ...string) []string {
 	return append([]string{":method", method, ":scheme", "https", ":authority", w.host, ":path", path}, more...)
 }
-
-func (c *h2) String() string { return fmt.Sprint(c.conn.LocalAddr()) }

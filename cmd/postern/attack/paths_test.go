@@ -3,9 +3,7 @@
 package attack_test
 
 import (
-	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -294,38 +292,4 @@ func TestA109_AfterARefusalNothingOfTheApplicationFollows(t *testing.T) {
 		c.closed()
 	}
 	w.app.none(t)
-}
-
-// TestA149_TheRequestDoesNotChooseItsApplication stands here since it is about addresses, too.
-func TestA149_TheRequestDoesNotChooseItsApplication(t *testing.T) {
-	attack(t)
-	w := newWorld(t, settings{routes: "  - {upstream: {app}, access: public}\n"})
-	canary := startApp(t)
-	at, err := url.Parse(canary.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, request := range []string{
-		"GET " + canary.URL + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
-		"GET /x HTTP/1.1\r\nHost: " + at.Host + "\r\n\r\n",
-		"GET //" + at.Host + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
-		"GET @" + at.Host + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
-		"GET /@" + at.Host + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
-		"GET /x HTTP/1.1\r\nHost: app.example.com@" + at.Host + "\r\n\r\n",
-		"GET http://app.example.com@" + at.Host + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
-		"GET " + at.Host + " HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
-		"CONNECT " + at.Host + " HTTP/1.1\r\nHost: " + at.Host + "\r\n\r\n",
-		"GET http://169.254.169.254/latest/meta-data HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n",
-		"GET :@" + at.Host + "/ HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
-		w.get("/x", "X-Forwarded-Host: "+at.Host, "X-Original-URL: "+canary.URL, "X-Rewrite-URL: "+canary.URL, "Forwarded: host="+at.Host, fmt.Sprintf("X-Upstream: %s", canary.URL)),
-	} {
-		a := w.ask(request)
-		if a == nil {
-			t.Errorf("%q: no answer", request)
-		}
-		canary.none(t)
-	}
-	for _, got := range w.app.received() {
-		got.canonical(t)
-	}
 }

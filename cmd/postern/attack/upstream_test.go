@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -145,6 +146,39 @@ func TestA148_WhatIsForTheNextHopStopsHere(t *testing.T) {
 	a := w.ask(w.get("/x"))
 	if a.status != http.StatusOK || strings.Contains(a.raw, "31337") {
 		t.Errorf("%q", a.raw)
+	}
+}
+
+func TestA149_TheRequestDoesNotChooseItsApplication(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{routes: "  - {upstream: {app}, access: public}\n"})
+	canary := startApp(t)
+	at, err := url.Parse(canary.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, request := range []string{
+		"GET " + canary.URL + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+		"GET /x HTTP/1.1\r\nHost: " + at.Host + "\r\n\r\n",
+		"GET //" + at.Host + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+		"GET @" + at.Host + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+		"GET /@" + at.Host + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+		"GET /x HTTP/1.1\r\nHost: app.example.com@" + at.Host + "\r\n\r\n",
+		"GET http://app.example.com@" + at.Host + "/x HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+		"GET " + at.Host + " HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+		"CONNECT " + at.Host + " HTTP/1.1\r\nHost: " + at.Host + "\r\n\r\n",
+		"GET http://169.254.169.254/latest/meta-data HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n",
+		"GET :@" + at.Host + "/ HTTP/1.1\r\nHost: app.example.com\r\n\r\n",
+		w.get("/x", "X-Forwarded-Host: "+at.Host, "X-Original-URL: "+canary.URL, "X-Rewrite-URL: "+canary.URL, "Forwarded: host="+at.Host, fmt.Sprintf("X-Upstream: %s", canary.URL)),
+	} {
+		a := w.ask(request)
+		if a == nil {
+			t.Errorf("%q: no answer", request)
+		}
+		canary.none(t)
+	}
+	for _, got := range w.app.received() {
+		got.canonical(t)
 	}
 }
 
