@@ -93,7 +93,7 @@ func (c *wire) closed() {
 	rest, err := io.ReadAll(c.in)
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		c.t.Errorf("the connection stays open")
+		c.t.Fatalf("the connection stays open")
 	}
 	if len(rest) > 0 {
 		c.t.Errorf("more comes: %q", rest)
