@@ -69,7 +69,7 @@ const provider = new Provider(`http://localhost:${settings.port}`, {
       backchannel_logout_uri: settings.backchannel_logout_uri,
       backchannel_logout_session_required: true,
     }),
-    ...settings.client,
+    ...Object.fromEntries(Object.entries(settings.client).map(([name, value]) => [name, value ?? undefined])), // null takes one out
   }, ...(settings.gateway ? [{
     client_id: 'robot', client_secret: 'robot-secret', grant_types: ['client_credentials'], redirect_uris: [], response_types: [],
   }] : [])],
