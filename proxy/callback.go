@@ -185,6 +185,7 @@ var refusals = []string{"access_denied", "denied", "login_required", "interactio
 func (p *Proxy) signInFailed(x *exchange, at attempt, err error) {
 	x.reason("sign_in_failed", err)
 	var refused *idp.AuthorizationError
+	var bad *idp.ProtocolError
 	again := p.startAnew(x, at.ReturnTo)
 	switch {
 	case errors.Is(err, errNotStored):
@@ -195,6 +196,8 @@ func (p *Proxy) signInFailed(x *exchange, at attempt, err error) {
 	case errors.As(err, &refused) && (refused.Code == "temporarily_unavailable" || refused.Code == "server_error"), unavailable(err):
 		x.Header().Set("Retry-After", "5")
 		p.notice(x, http.StatusServiceUnavailable, noticeProviderDown, again)
+	case errors.As(err, &bad) && bad.Response:
+		p.notice(x, http.StatusBadRequest, noticeBadAnswer, again)
 	default:
 		p.notice(x, http.StatusBadGateway, noticeBadAnswer, again)
 	}

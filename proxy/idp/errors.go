@@ -29,6 +29,8 @@ type ProtocolError struct {
 	What string
 	// Code is the OAuth error code when the token endpoint answered one.
 	Code string
+	// Response says that it is the authorization response, which the browser brought. The provider was not asked anything.
+	Response bool
 }
 
 // Error is What.

@@ -60,6 +60,9 @@ func (p *Provider) Finish(ctx context.Context, f Finish) (session.Grant, error) 
 		return session.Grant{}, err
 	}
 	code, err := p.readResponse(m, f)
+	if bad, ok := err.(*ProtocolError); ok {
+		bad.Response = true
+	}
 	if err != nil {
 		return session.Grant{}, err
 	}
