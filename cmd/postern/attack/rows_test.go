@@ -51,7 +51,7 @@ var rows = []row{
 	{"A42", "post_logout / third-party-init target_link_uri", ""},
 	{"A43", "validator vs user of the value differ (validate decoded, emit raw)", ""},
 	{"A44", "HTML/meta-refresh or JS landing page with rd", ""},
-	{"A45", "302→ upstream path that itself redirects out", ""},
+	{"A45", "302→ upstream path that itself redirects out", "where the application's own pages lead is its own business; Postern does not change it"},
 	{"A50", "Spoof X-Forwarded-User/Email/Groups/Access-Token, Authorization", ""},
 	{"A51", "Alias forms: _, ., mixed case, x-forwarded-USER, leading/trailing space", ""},
 	{"A52", "Duplicate injected header lines", ""},
