@@ -183,3 +183,11 @@ func (w *world) rss() int {
 	}
 	return kilobytes << 10
 }
+
+// startUnready starts the program without waiting until it is ready, only until it listens.
+func (w *world) startUnready() {
+	w.t.Helper()
+	w.process = proctest.Start(w.t, proctest.Options{Err: w.log.add}, program, "--config", w.file, "--listen", w.listen, "--admin-listen", w.admin)
+	w.process.Accepting(w.t, w.listen)
+	w.process.Accepting(w.t, w.admin)
+}
