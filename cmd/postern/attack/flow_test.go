@@ -191,3 +191,15 @@ func (w *world) startUnready() {
 	w.process.Accepting(w.t, w.listen)
 	w.process.Accepting(w.t, w.admin)
 }
+
+// ready waits until all parts are well.
+func (w *world) ready() {
+	w.t.Helper()
+	proctest.Eventually(w.t, "all parts are well", func() error {
+		status, body, err := w.askAdmin("/readyz?strict=1")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("%d %s", status, body)
+		}
+		return err
+	})
+}
