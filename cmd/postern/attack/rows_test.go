@@ -128,7 +128,7 @@ var rows = []row{
 	{"A135", "Credentialed CORS on our own endpoints", ""},
 	{"A140", "Cookie tossing from sibling/sub-path, duplicate names", ""},
 	{"A141", "Cookie bomb: >3000 cookies or >limit bytes", ""},
-	{"A142", "Cookie chunk tampering/missing/mixed generations", ""},
+	{"A142", "Cookie chunk tampering/missing/mixed generations", "the session's cookie is one, of some 200 bytes: there are no chunks"},
 	{"A143", "Cookie value tampered/truncated/other name/other host/old key", ""},
 	{"A144", "Upstream steals session cookie", ""},
 	{"A145", "Upstream sets our cookie name, Domain cookie, or Clear-Site-Data", ""},
