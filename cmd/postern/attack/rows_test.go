@@ -152,7 +152,7 @@ var rows = []row{
 	{"A170", "Response lost after provider rotated", ""},
 	{"A171", "User disabled at provider", ""},
 	{"A172", "Group removed at provider", ""},
-	{"A173", "Clock skew ±5 min, step backwards, NTP jump", ""},
+	{"A173", "Clock skew ±5 min, step backwards, NTP jump", "a program cannot be given another clock from outside: TestA173_ClockSteps in session holds it, make chaos steps the clocks of replicas, and A77 and A78 what skew does to tokens"},
 	{"A174", "Absolute and idle lifetimes bypassed by constant refresh", ""},
 	{"A175", "Revocation propagation between replicas / local caches", ""},
 	{"A176", "Logout during in-flight refresh resurrects session", ""},
