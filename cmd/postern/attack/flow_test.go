@@ -159,14 +159,17 @@ func (w *world) rewrite(pairs ...string) {
 }
 
 // otherKey replaces session.keys by a new one. Programs that start from now on know the old one no longer.
-func (w *world) otherKey() {
+func (w *world) otherKey() { w.t.Helper(); w.newKey("key") }
+
+// newKey makes a key in a file beside the configuration.
+func (w *world) newKey(name string) (file string) {
 	w.t.Helper()
 	key, err := exec.CommandContext(w.t.Context(), program, "keygen").Output()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.secrets.add("session key", strings.TrimSpace(string(key)))
-	proctest.WriteFile(w.t, filepath.Dir(w.file), "key", key)
+	return proctest.WriteFile(w.t, filepath.Dir(w.file), name, key)
 }
 
 // rss is the resident memory of the program in bytes.

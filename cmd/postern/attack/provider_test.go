@@ -29,7 +29,7 @@ func (w *world) replica() *world {
 	return &other
 }
 
-// with is the browser at another replica, with the same jar.
+// at is the browser at another replica, with the same jar.
 func (b *browser) at(w *world) *browser { return &browser{w: w, jar: b.jar} }
 
 // expired signs in with tokens of a short life and waits until they are over.
@@ -94,7 +94,7 @@ func TestA161_ProviderThatHangs(t *testing.T) {
 			if endpoint == idptest.JWKS {
 				w.provider.RotateKeys(false)
 			}
-			w.forgetSessions2()
+			w.app.forget()
 			w.provider.Hang(endpoint)
 			const many = 40
 			callbacks, browsers := make([]string, many), make([]*browser, many)
@@ -131,9 +131,6 @@ func TestA161_ProviderThatHangs(t *testing.T) {
 		})
 	}
 }
-
-// forgetSessions2 forgets what the application got.
-func (w *world) forgetSessions2() { w.app.forget() }
 
 func TestA162_HugeAnswers(t *testing.T) {
 	attack(t)
@@ -502,7 +499,7 @@ func TestA172_GroupsThatAreTakenAway(t *testing.T) {
 	attack(t)
 	w := newWorld(t, settings{routes: `
   - {path: /staff/, upstream: {app}, access: {groups: [staff]}}
-  - {path: /rule/, upstream: {app}, access: {rule: '"staff" in user.groups'}}
+  - {path: /rule/, upstream: {app}, access: {rule: '"staff" in groups'}}
   - {path: /, upstream: {app}}
 `})
 	b := w.browser()
@@ -526,7 +523,7 @@ func TestA172_GroupsThatAreTakenAway(t *testing.T) {
 
 func TestA174_NothingProlongsTheLifetime(t *testing.T) {
 	attack(t)
-	w := newWorld(t, settings{session: "lifetime: 5s, idle_timeout: 2s"})
+	w := newWorld(t, settings{session: "lifetime: 5s, idle_timeout: 2s, refresh_before: 1s"})
 	began := time.Now()
 	busy, idle := w.browser(), w.browser()
 	busy.signIn("/")

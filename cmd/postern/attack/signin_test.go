@@ -182,6 +182,27 @@ func TestA5_PlantedCookiesAreNotTakenOver(t *testing.T) {
 	}
 }
 
+func TestA6_AnotherPersonHasAnotherSession(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{})
+	b := w.browser()
+	b.signIn("/")
+	before, record := b.session(), w.records()
+	for _, who := range []string{"mallory", "alice", "alice"} { // and the same person again
+		w.provider.SignInAs(who)
+		b.signIn("/oauth2/start?rd=/")
+		if b.session() == before || w.presents(before) != http.StatusUnauthorized {
+			t.Errorf("%s has the session of before", who)
+		}
+		for _, key := range record {
+			if value, err := w.redis.Client().Get(t.Context(), key).Result(); err == nil && len(value) > 200 {
+				t.Errorf("what was stored of the session before is still there: %d bytes", len(value))
+			}
+		}
+		before, record = b.session(), nil
+	}
+}
+
 func TestA7_StolenCodeWithOwnState(t *testing.T) {
 	attack(t)
 	for pkce, endpoint := range map[string]string{"on": idptest.Token, "off": idptest.Userinfo} {
