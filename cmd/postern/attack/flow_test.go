@@ -172,26 +172,10 @@ func (w *world) newKey(name string) (file string) {
 	return proctest.WriteFile(w.t, filepath.Dir(w.file), name, key)
 }
 
-// rss is the resident memory of the program in bytes.
-func (w *world) rss() int {
-	w.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.process.PID()))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(text), "VmRSS:")
-	var kilobytes int
-	if _, err := fmt.Sscan(after, &kilobytes); err != nil {
-		w.t.Fatal(err)
-	}
-	return kilobytes << 10
-}
-
 // startUnready starts the program without waiting until it is ready, only until it listens.
 func (w *world) startUnready() {
 	w.t.Helper()
-	w.process = proctest.Start(w.t, proctest.Options{Err: w.log.add}, program, "--config", w.file, "--listen", w.listen, "--admin-listen", w.admin)
-	w.process.Accepting(w.t, w.listen)
+	w.run()
 	w.process.Accepting(w.t, w.admin)
 }
 
@@ -205,4 +189,12 @@ func (w *world) ready() {
 		}
 		return err
 	})
+}
+
+// restartUnready ends the program and starts it where parts that it needs do not answer.
+func (w *world) restartUnready() {
+	w.t.Helper()
+	w.process.Terminate(w.t)
+	w.process.ExitCode(w.t)
+	w.startUnready()
 }

@@ -50,12 +50,12 @@ func TestA115_TokensShowNowhere(t *testing.T) {
 	} {
 		w.provider.AnswerWith(idptest.Token, 1, answer)
 		other := w.browser()
-		other.refused2(other.navigate(other.callback("/").String()))
+		other.failed(other.navigate(other.callback("/").String()))
 	}
 	for _, endpoint := range []string{idptest.Userinfo} {
 		w.provider.AnswerWith(endpoint, 1, idptest.Answer{Status: 401, Header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token", error_description="` + secret("challenge") + `"`}}, Body: secret("userinfo")})
 		other := w.browser()
-		other.refused2(other.navigate(other.callback("/").String()))
+		other.failed(other.navigate(other.callback("/").String()))
 	}
 	w.provider.AnswerWith(idptest.Token, 2, idptest.Answer{Status: 500, Body: secret("failing-refresh")})
 	b.fetch(http.MethodPost, "/oauth2/session/refresh", "")
@@ -73,8 +73,8 @@ func TestA115_TokensShowNowhere(t *testing.T) {
 	w.process.ExitCode(t)
 }
 
-// refused2 is refused for a browser in a world where others are signed in.
-func (b *browser) refused2(p *page) {
+// failed is refused in a world where others are signed in.
+func (b *browser) failed(p *page) {
 	b.w.t.Helper()
 	if p.status < 500 || b.session() != "" {
 		b.w.t.Errorf("%d %s", p.status, p.body)
@@ -203,19 +203,11 @@ func TestA118_PagesTellNothingOfWhatIsBehind(t *testing.T) {
 	w.app.cut()
 	both("application down", "/x", cookies)
 	w.provider.Down()
-	w.restart2()
+	w.restartUnready()
 	check("provider down", w.ask(w.get("/", "Accept: text/html", "Sec-Fetch-Mode: navigate")))
 	w.redis.Stop()
 	both("store down", "/x", cookies)
 	// What a page of the provider or of errors would be told by a second service: there is none (V-39).
-}
-
-// restart2 ends the program and starts it where parts that it needs do not answer.
-func (w *world) restart2() {
-	w.t.Helper()
-	w.process.Terminate(w.t)
-	w.process.ExitCode(w.t)
-	w.startUnready()
 }
 
 func TestA119_TextThatWritesLogLines(t *testing.T) {
