@@ -54,7 +54,7 @@ var mutants = []mutant{
 	{"A191", "connections of one client are not counted", "cmd/postern", `if l.open[client] >= l.limit {`, `if l.limit == 0 {`},
 	{"A2", "a callback works again", "proxy", `if f := generation[id]; f != nil {`, `if f := generation[id]; f != nil && id == "" {`},
 	{"A4", "attempts of another client are taken", "proxy", `pr.name + "\x00" + pr.clientID + "\x00" + origin`, `pr.name + "\x00" + origin`},
-	{"A5", "the session of before lives on", "proxy", `Replaces: old,`, `Replaces: nil,`},
+	{"A5", "the session of before lives on", "proxy", `old, _ := pr.sessions.Load(ctx, x.r.Header)`, `old, _ := pr.sessions.Load(ctx, nil)`},
 	{"A7", "the nonce is not compared", "proxy/idp", `if want.nonce != "" &&`, `if want.nonce == "?" &&`},
 	{"A9", "an answer of another issuer is taken", "proxy/idp", `f.Params.Has("iss") && iss != p.issuer`, `f.Params.Has("iss") && iss == "?"`},
 	{"A10", "an answer need not name its issuer", "proxy/idp", `iss == "" && m.issRequired`, `iss == "?" && m.issRequired`},

@@ -201,6 +201,27 @@ func TestA6_AnotherPersonHasAnotherSession(t *testing.T) {
 		}
 		before, record = b.session(), nil
 	}
+	t.Run("step-up", func(t *testing.T) {
+		w := newWorld(t, settings{routes: "  - {path: /payroll/, upstream: {app}, access: {acr: [strong]}}\n  - {path: /, upstream: {app}}\n"})
+		b := w.browser()
+		b.signIn("/")
+		weak := b.session()
+		w.app.forget()
+		if p := b.open("/payroll/"); p.status != http.StatusForbidden { // the provider does as if it had not been asked
+			t.Errorf("a weak sign-in: %d %q", p.status, b.trail)
+		}
+		w.app.none(t)
+		if b.session() != weak || !b.signedIn() {
+			t.Error("a step-up that did not work ended the session")
+		}
+		w.provider.MutateIDToken(set("acr", "strong"))
+		if p := b.open("/payroll/"); p.status != http.StatusOK {
+			t.Errorf("a strong sign-in: %d %q", p.status, b.trail)
+		}
+		if b.session() == weak || w.presents(weak) != http.StatusUnauthorized {
+			t.Error("the session of before is still good")
+		}
+	})
 }
 
 func TestA7_StolenCodeWithOwnState(t *testing.T) {
