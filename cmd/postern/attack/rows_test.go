@@ -188,7 +188,7 @@ type defect struct {
 }
 
 var defects = []defect{
-	{"V-01", "open redirect: backslash, whitespace, encoded variants past the prefix check (CVE-2020-5233, -11053, -4037 oauth2-proxy)", "A20 A21 A22 A23 A24 A25 A26 A27 A28 A29 A30 A31 A32 A35 A36 A37 A38 A39 A40 A41 A42 A43 A44 A45", ""},
+	{"V-01", "open redirect: backslash, whitespace, encoded variants past the prefix check (CVE-2020-5233, -11053, -4037 oauth2-proxy)", "A20 A21 A22 A23 A24 A25 A26 A27 A28 A29 A30 A31 A32 A35 A36 A37 A38 A39 A40 A41 A42 A43 A44", ""},
 	{"V-02", "whitelist-domain suffix match without dot boundary (CVE-2021-21291 oauth2-proxy 7.0)", "A27", ""},
 	{"V-03", "group option silently stopped restricting (CVE-2021-21411 oauth2-proxy 7.1)", "A81 A82 A172", ""},
 	{"V-04", "underscore header variants not stripped (CVE-2025-64484 oauth2-proxy 7.13)", "A51", ""},
