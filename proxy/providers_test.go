@@ -353,7 +353,7 @@ func TestFiveProvidersRefusalWithoutState(t *testing.T) {
 	}{
 		{"error", true, http.StatusForbidden},
 		{"error", false, http.StatusBadRequest},
-		{"status", true, http.StatusBadGateway},  // nothing says that this is a refusal: no code came, and no error
+		{"status", true, http.StatusBadRequest},  // nothing says that this is a refusal: no code came, and no error
 		{"status", false, http.StatusBadRequest}, // nothing says what this is
 	} {
 		f.likecoin.RefuseBy(c.name, c.state)

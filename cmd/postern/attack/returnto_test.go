@@ -113,7 +113,7 @@ func TestA23_EncodedSlashes(t *testing.T) {
 func TestA24_BytesThatBrowsersDrop(t *testing.T) {
 	attack(t)
 	leadsNowhere(t, "/\t/evil.com", "\t//evil.com", " //evil.com", "/\n/evil.com", "/\r/evil.com", "\r\n//evil.com", "\x00//evil.com", "/\x00/evil.com",
-		"/ /evil.com\x7f", "\u0085//evil.com", "h\tttps://evil.com", "https:\n//evil.com", "java\tscript:alert(1)")
+		"/ /evil.com\x7f", "\u0085//evil.com", "h\tttps://evil.com", "https:\n//evil.com", "java\tscript:alert(1)", "/x?a=\r\nb", "/x?\x00")
 }
 
 func TestA25_SchemesWithOddSlashes(t *testing.T) {
