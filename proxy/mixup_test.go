@@ -118,7 +118,7 @@ func TestS25_AnswersNameTheirIssuer(t *testing.T) {
 	w := newTwo(t, strings.NewReplacer("HONEST", "", "HOSTILE", openID).Replace(mixConfig))
 	for _, iss := range [][]string{nil, {""}, {w.partners.URL}, {w.Provider.URL + "/"}, {w.Provider.URL, w.Provider.URL}} {
 		w.Provider.MutateAuthorizeAnswer(func(q url.Values) { q["iss"] = iss })
-		if a := w.Browser().Go("/oauth2/start?rd=/&provider=corp"); a.StatusCode != http.StatusBadGateway || w.Provider.Calls(idptest.Token) != 0 {
+		if a := w.Browser().Go("/oauth2/start?rd=/&provider=corp"); a.StatusCode != http.StatusBadRequest || w.Provider.Calls(idptest.Token) != 0 {
 			t.Errorf("iss %q: %s", iss, a.Status)
 		}
 	}

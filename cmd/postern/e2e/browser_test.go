@@ -169,13 +169,19 @@ func (b *browser) next() seen {
 	return b.seen()
 }
 
-// signIn signs in on the provider's pages, which must be showing.
+// signIn signs in on the provider's pages, which must be showing, and agrees to what the client asks for.
 func (b *browser) signIn(user string) {
+	b.t.Helper()
+	b.signInAgain(user)
+	b.click(`input[name=prompt][value=consent] ~ button`)
+}
+
+// signInAgain signs in where the person has agreed before.
+func (b *browser) signInAgain(user string) {
 	b.t.Helper()
 	must(b, "enter the name", chromedp.SendKeys(chromedp.CSS(`input[name=login]`), user, chromedp.NodeVisible))
 	must(b, "enter the password", chromedp.SendKeys(chromedp.CSS(`input[name=password]`), "any", chromedp.NodeVisible))
 	b.click(`button.login-submit`)
-	b.click(`input[name=prompt][value=consent] ~ button`)
 }
 
 // signOutAtProvider agrees on the provider's sign-out page, which must be showing.

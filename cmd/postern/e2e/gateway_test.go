@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -76,7 +75,7 @@ func startGateway(t *testing.T) *gateway {
 	grants := []string{"authorization_code", "refresh_token", "client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"}
 	g.corp = startProvider(t, providerSettings{Port: corpPort, Origin: "https://wiki.example.com", AccessTokenTTL: 5 * time.Minute, Gateway: true, Client: map[string]any{
 		"client_id": "gateway", "redirect_uris": redirects, "token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES256",
-		"jwks": map[string]any{"keys": []any{public}}, "client_secret": nil, "grant_types": grants, "scope": "openid profile email offline_access orders.read",
+		"jwks": map[string]any{"keys": []any{public}}, "client_secret": nil, "grant_types": grants,
 	}})
 	g.partners = startProvider(t, providerSettings{Port: partnersPort, Origin: "https://wiki.example.com", AccessTokenTTL: 5 * time.Minute, Client: map[string]any{
 		"client_id": "gateway", "client_secret": partnersSecret,
@@ -149,14 +148,12 @@ func TestGateway(t *testing.T) {
 	bob := alice.another()
 	bob.open(erp)
 	bob.signIn("bob")
-	bob.sees("main h1") // GET is allowed at any level, but bob has no address of that domain in his token: see below
+	bob.arrives(erp) // reading is for every level
 	bobAtERP := bob.cookie(erp, "__Host-postern")
 
 	t.Run("erp", func(t *testing.T) {
-		servers := map[string]bool{}
-		for range 8 {
+		for range 4 { // at one application or the other
 			saw := g.ask(t, "erp", "/orders?x=1", aliceAtERP).seen(t)
-			servers[saw.Headers.Get("X-Forwarded-Host")] = true
 			for name, want := range map[string]string{"X-Remote-User": "alice", "X-Remote-Groups": "erp;payroll", "X-Forwarded-Email": "alice@people.example", "X-Forwarded-User": "", "Authorization": ""} {
 				if got := saw.Headers.Get(name); got != want {
 					t.Errorf("the application sees %s: %q, want %q", name, got, want)
@@ -174,15 +171,6 @@ func TestGateway(t *testing.T) {
 		}
 		if answer := post(t, g.front, "https://erp.example.com/orders", aliceAtERP); answer.status != http.StatusOK {
 			t.Errorf("alice, who is at level 3, writing: %d", answer.status)
-		}
-	})
-
-	t.Run("balancing", func(t *testing.T) {
-		g.erp1.Close()
-		for range 6 {
-			if answer := g.ask(t, "erp", "/orders", aliceAtERP); answer.status != http.StatusOK {
-				t.Errorf("with one of two applications: %d", answer.status)
-			}
 		}
 	})
 
@@ -216,6 +204,7 @@ func TestGateway(t *testing.T) {
 		}
 	})
 
+	var strong *http.Cookie
 	t.Run("payroll", func(t *testing.T) {
 		answer := g.ask(t, "erp", "/payroll/slips", aliceAtERP)
 		if challenge := answer.header.Get("Www-Authenticate"); answer.status != http.StatusUnauthorized ||
@@ -227,10 +216,10 @@ func TestGateway(t *testing.T) {
 		}
 		alice := alice.in(t)
 		alice.open(erp + "payroll/slips")
-		alice.signIn("alice")
+		alice.signInAgain("alice")
 		alice.arrives(erp + "payroll/slips")
 		alice.seen()
-		strong := alice.cookie(erp, "__Host-postern")
+		strong = alice.cookie(erp, "__Host-postern")
 		if strong.Value == aliceAtERP.Value {
 			t.Error("the session has the same cookie after the step-up")
 		}
@@ -272,6 +261,15 @@ func TestGateway(t *testing.T) {
 		}
 		if answer := g.ask(t, "nowhere", "/", nil); answer.status != http.StatusMisdirectedRequest {
 			t.Errorf("an unknown host: %d", answer.status)
+		}
+	})
+
+	t.Run("balancing", func(t *testing.T) {
+		g.erp1.Close()
+		for range 6 {
+			if answer := g.ask(t, "erp", "/orders", strong); answer.status != http.StatusOK {
+				t.Errorf("with one of two applications: %d", answer.status)
+			}
 		}
 	})
 }
@@ -327,5 +325,3 @@ func idTokenOf(p *provider) string {
 	}
 	return ""
 }
-
-var _ = fmt.Sprint
