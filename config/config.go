@@ -2,8 +2,7 @@
 //
 // [Load] decodes strictly (an unknown key is a problem), fills the defaults, and checks everything that can be checked
 // without touching the outside world; [Config.CheckFiles] then looks at the files that the configuration names. Both
-// report every problem at once, each with line, column, path and mend. A key or value that a later version will
-// understand is refused as "not supported yet": nothing in the file is ever silently ignored.
+// report every problem at once, each with line, column, path and mend: nothing in the file is ever silently ignored.
 //
 // A provider can name a preset (the files in presets/, see [Presets]): defaults under its own keys, decoded by the same decoder.
 //

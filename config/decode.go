@@ -14,7 +14,6 @@ type decoder struct {
 	src      *source
 	lookup   func(string) (string, bool)
 	problems Problems
-	later    int // >0 inside a key that is not supported yet: that was said once
 
 	// Of a preset alone: fill replaces its placeholders in one value, and lacks is told of each path where it could not.
 	fill  func(text string) (string, *mistake)
@@ -25,8 +24,6 @@ type decoder struct {
 type field struct {
 	key       string
 	oneOf     []string // the words that a text may be
-	laterWord []string // those of them that are not supported yet
-	later     bool     // the key itself is not
 	multiline bool     // a text may hold line breaks
 	script    bool     // a text is an expression
 	forms     string   // what else may stand there beside a word, in one phrase with the words
@@ -48,8 +45,6 @@ func fieldsOf(t reflect.Type) (fields []field, index []int) {
 		fields = append(fields, field{
 			key:       key,
 			oneOf:     strings.Fields(f.Tag.Get("oneof")),
-			laterWord: strings.Fields(f.Tag.Get("laterValues")),
-			later:     f.Tag.Get("later") != "",
 			multiline: f.Tag.Get("multiline") != "" || f.Tag.Get("script") != "",
 			script:    f.Tag.Get("script") != "",
 		})
@@ -93,13 +88,6 @@ func (d *decoder) add(m mark, path, what, mend string) {
 func (d *decoder) fail(path string, n ast.Node, what, mend string) {
 	d.src.failed[path] = true
 	d.add(markOf(first(n)), path, what, mend)
-}
-
-// unsupported notes that a key or value is for a later version, once.
-func (d *decoder) unsupported(m mark, path, what string) {
-	if d.later == 0 {
-		d.add(m, path, what+" is not supported yet", "Leave it out until a later version")
-	}
 }
 
 // decode puts n into v.
@@ -176,14 +164,10 @@ func (d *decoder) entries(path string, n ast.Node, want string) ([]entry, bool) 
 func (d *decoder) mapping(path string, n ast.Node, v reflect.Value) {
 	fields, index := fieldsOf(v.Type())
 	keys := make([]string, len(fields))
-	var now []string // keys that are supported
 	for i, f := range fields {
 		keys[i] = f.key
-		if !f.later || d.later > 0 {
-			now = append(now, f.key)
-		}
 	}
-	entries, ok := d.entries(path, n, "a mapping of "+keyList(now))
+	entries, ok := d.entries(path, n, "a mapping of "+keyList(keys))
 	if !ok {
 		return
 	}
@@ -191,24 +175,17 @@ func (d *decoder) mapping(path string, n ast.Node, v reflect.Value) {
 		at := join(path, e.key)
 		i := slices.Index(keys, e.key)
 		if i < 0 {
-			d.unknown(path, e, keys, now)
+			d.unknown(path, e, keys)
 			continue
 		}
 		d.src.marks[at] = e.at
-		if fields[i].later {
-			d.unsupported(e.at, at, e.key)
-			d.later++
-		}
 		d.decode(at, e.value, v.Field(index[i]), fields[i])
-		if fields[i].later {
-			d.later--
-		}
 	}
 }
 
 // unknown notes a key that does not exist, with the nearest that does.
-func (d *decoder) unknown(path string, e entry, keys, now []string) {
-	mend := "Known here: " + strings.Join(now, ", ")
+func (d *decoder) unknown(path string, e entry, keys []string) {
+	mend := "Known here: " + strings.Join(keys, ", ")
 	if near := nearest(e.key, keys); near != "" {
 		mend = "Did you mean " + near + "?"
 		if at := join(path, near); !d.src.given(at) {

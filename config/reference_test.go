@@ -100,13 +100,10 @@ func (r *reference) section(name, path string, above []string) {
 		if strings.TrimSpace(f.Doc.Text()) == "" {
 			r.missing = append(r.missing, name+"."+key)
 		}
-		if tag.Get("later") != "" {
-			continue
-		}
 		inner, kind, suffix := describe(f.Type)
 		at := path + key
-		if r.structs[inner] == nil || inner == "Secret" || r.only(inner) {
-			if words := supported(tag); len(words) > 0 {
+		if r.structs[inner] == nil || inner == "Secret" {
+			if words := strings.Fields(tag.Get("oneof")); len(words) > 0 {
 				kind = "`" + strings.Join(words, "`, `") + "`"
 			}
 			fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s |\n", at, kind, code(tag.Get("default")), cell(meaning(f)))
@@ -118,16 +115,6 @@ func (r *reference) section(name, path string, above []string) {
 		fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s |\n", at, kind, code(tag.Get("default")), cell(meaning(f)))
 		r.section(inner, at+suffix+".", append(above, inner))
 	}
-}
-
-// only tells whether every key of a union is for later, so that only its word is left.
-func (r *reference) only(name string) bool {
-	for _, f := range r.structs[name].Fields.List {
-		if f.Tag == nil || !strings.Contains(f.Tag.Value, "later:") {
-			return false
-		}
-	}
-	return true
 }
 
 // describe names a Go type as operators know it, and how its keys go on.
@@ -186,12 +173,6 @@ func plural(kind string) string {
 		return "secrets, or `{file: PATH}`"
 	}
 	return kind + "s"
-}
-
-// supported are the words of a key that work now.
-func supported(tag reflect.StructTag) []string {
-	later := strings.Fields(tag.Get("laterValues"))
-	return slices.DeleteFunc(strings.Fields(tag.Get("oneof")), func(w string) bool { return slices.Contains(later, w) })
 }
 
 // meaning is a field's comment without its Go name.

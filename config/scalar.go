@@ -89,7 +89,7 @@ func (d *decoder) text(path string, n ast.Node, v reflect.Value, f field) {
 		return
 	}
 	if len(f.oneOf) > 0 && !slices.Contains(f.oneOf, text) {
-		mend := "Write one of: " + strings.Join(slices.DeleteFunc(slices.Clone(f.oneOf), func(w string) bool { return slices.Contains(f.laterWord, w) }), ", ")
+		mend := "Write one of: " + strings.Join(f.oneOf, ", ")
 		if f.forms != "" {
 			mend = "Write " + f.forms
 		}
@@ -98,9 +98,6 @@ func (d *decoder) text(path string, n ast.Node, v reflect.Value, f field) {
 		}
 		d.fail(path, n, d.src.show(path)+" is not one of the words that it can be", mend)
 		return
-	}
-	if slices.Contains(f.laterWord, text) {
-		d.unsupported(markOf(first(n)), path, f.key+" "+text)
 	}
 	if err := setText(v, text); err != nil {
 		what, mend := err.Error(), ""

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -156,7 +157,7 @@ func (b *schemaBuilder) value(t reflect.Type, tag reflect.StructTag) object {
 	case reflect.Float64:
 		return b.named("number", func() object { return anyOf(object{"type": "number"}, pattern("^-?[0-9.]", "a number")) })
 	case reflect.String:
-		if words := supported(tag); len(words) > 0 {
+		if words := strings.Fields(tag.Get("oneof")); len(words) > 0 {
 			return oneOf(words...)
 		}
 		return b.text()
@@ -201,7 +202,7 @@ func (b *schemaBuilder) mapping(t reflect.Type) object {
 	for _, comment := range b.comments[t.Name()].Fields.List {
 		f, ok := t.FieldByName(comment.Names[0].Name)
 		key := f.Tag.Get("yaml")
-		if !ok || key == "" || key == "-" || f.Tag.Get("later") != "" {
+		if !ok || key == "" || key == "-" {
 			continue
 		}
 		p := b.value(f.Type, f.Tag)

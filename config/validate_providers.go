@@ -393,7 +393,7 @@ func isProviderName(s string) bool {
 			return false
 		}
 	}
-	return s != "" && len(s) <= 32 && s[0] != '-' && s[len(s)-1] != '-'
+	return s != "" && len(s) <= 32 && s[0] != '-' && s[len(s)-1] != '-' && !strings.HasPrefix(s, "login-") // whose cookies are those of sign-ins
 }
 
 // anyoneMayRegister tells whether being signed in at a provider means nothing more than having an account that anyone

@@ -457,6 +457,7 @@ func TestA87_FloodOfForgedLogoutTokens(t *testing.T) {
 	s := proxytest.New(t, proxytest.Options{Config: strings.Replace(proxytest.Minimal, `server: {`, `server: {trusted_proxies: [127.0.0.0/8], `, 1)})
 	b := s.Browser()
 	b.Go("/").Received(t)
+	s.Clock.Stop()
 	keys := s.Provider.Calls(idptest.JWKS)
 	from := func(address, token string) int {
 		return orderLogoutWith(t, s, "logout_token="+token, map[string]string{"X-Forwarded-For": address}).StatusCode

@@ -469,6 +469,8 @@ func (p *Proxy) Redirect() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{ResponseWriter: w, r: r, start: p.now(), client: p.forwarding.client(r), verdict: verdict{Kind: verdictOwn, Reason: "not_redirected"}}
 		defer p.logRequest(x)
+		x.watchBody()
+		defer x.endBody()
 		host := r.Host
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h

@@ -31,10 +31,28 @@ func (x *exchange) watchBody() {
 	x.r.Body = x.body
 }
 
+// endBody is called when the request has been answered.
+func (x *exchange) endBody() {
+	if x.body != nil {
+		x.body.end()
+	}
+}
+
 // Read implements io.Reader.
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.extend()
-	return b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.end() // net/http has cleared the deadline; a new one would end the answer
+	}
+	return n, err
+}
+
+// end leaves the deadline as it is from now on. It is called when the body or the request is over: the connection may be another request's then.
+func (b *clientBody) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
 }
 
 // extend moves the deadline on. A writer that knows no deadlines has none.

@@ -63,8 +63,12 @@ func (x *exchange) reason(why string, err error) {
 	}
 }
 
-// WriteHeader notes the status and passes it on. A 101 is final.
+// WriteHeader notes the status and passes it on. A 101 is final. Whoever asks for another proxy takes every 2xx for a yes: there is none without the
+// verdict.
 func (x *exchange) WriteHeader(status int) {
+	if x.asked && status >= 200 && status < 300 && x.verdict.Kind != verdictAllow {
+		status = http.StatusForbidden
+	}
 	if x.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		x.status = status
 		if x.body != nil && x.r.ProtoMajor == 2 {
@@ -77,7 +81,7 @@ func (x *exchange) WriteHeader(status int) {
 // Write counts what was sent.
 func (x *exchange) Write(b []byte) (int, error) {
 	if x.status == 0 {
-		x.status = http.StatusOK
+		x.WriteHeader(http.StatusOK)
 	}
 	n, err := x.ResponseWriter.Write(b)
 	x.bytes += int64(n)

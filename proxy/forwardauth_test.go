@@ -346,3 +346,16 @@ func TestRecipesCopyEveryIdentityHeader(t *testing.T) {
 		}
 	}
 }
+
+// Whoever asks takes every 2xx for a yes. A page that Postern would show a browser is none.
+func TestNoPageOfOursIsAYes(t *testing.T) {
+	config := strings.Replace(asking, `{path: /, upstream: "${UPSTREAM}"}`, `{path: /, upstream: "${UPSTREAM}", keep_fragment: true}`, 1)
+	for _, dialect := range dialects {
+		s := proxytest.New(t, proxytest.Options{Config: strings.Replace(config, "DIALECT", dialect, 1)})
+		method, target, header := question(dialect, "GET", "/page", strings.TrimPrefix(s.URL, "http://"))
+		header["Accept"], header["Sec-Fetch-Mode"], header["Sec-Fetch-Dest"] = "text/html", "navigate", "document"
+		if a := s.Browser().Do(method, target, nil, header); a.StatusCode < 300 {
+			t.Errorf("%s: a stranger's navigation gets %s", dialect, a.Status)
+		}
+	}
+}

@@ -96,12 +96,15 @@ func (p *Proxy) decide(ctx context.Context, x *exchange) verdict {
 	if rt.preflight && isPreflight(x.r) {
 		return verdict{Kind: verdictAllow, Reason: "preflight", Bare: true} // no session is looked up either (A103)
 	}
-	if v, ok := p.presented(ctx, x); ok {
+	providers := rt.providers
+	if x.kept != nil { // it is for the person who had sent it alone
+		providers = slices.DeleteFunc(slices.Clone(providers), func(pr *provider) bool { return pr.name != x.kept.Provider })
+	} else if v, ok := p.presented(ctx, x); ok {
 		return v
 	}
-	var v verdict
+	v := verdict{Kind: verdictDeny, Reason: "no_provider"} // where the route no longer takes that of a kept request
 	var cause error
-	for i, pr := range rt.providers {
+	for i, pr := range providers {
 		next, err := p.decideBy(ctx, x, pr)
 		if next.Kind == verdictAllow {
 			return next

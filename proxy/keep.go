@@ -140,6 +140,7 @@ func (p *Proxy) mayKeep(x *exchange) bool {
 	switch {
 	case p.keeper.maxSize == 0 || x.asked || x.route.upstream == nil: // who asks for another proxy has no body
 	case x.verdict.Ended == "" || x.verdict.Ended == session.ReasonSignedOut: // nobody, or a person who wanted no more of it
+	case x.revised.Load() != nil: // it is under way: the application may have it, and its body is read
 	case visitorOf(x.r) == framed || isUpgrade(x.r):
 	case !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, x.r.Method):
 	case x.r.ContentLength > p.keeper.maxSize:
@@ -212,6 +213,9 @@ func (p *Proxy) keepNow(x *exchange) error {
 		if values := x.r.Header[name]; len(values) > 0 {
 			k.Header[name] = values
 		}
+	}
+	if x.body != nil {
+		x.body.release() // its bound is for bodies that may take long
 	}
 	control := http.NewResponseController(x)
 	_ = control.SetReadDeadline(time.Now().Add(keptReadTimeout)) // where it cannot be set, the client's own patience is the bound

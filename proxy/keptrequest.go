@@ -55,8 +55,11 @@ func (k *keptRequest) readKept(r *http.Request, maxBody int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n > maxBody {
+	switch {
+	case n > maxBody:
 		return nil, errKeptSize
+	case r.ContentLength >= 0 && n != r.ContentLength:
+		return nil, io.ErrUnexpectedEOF
 	}
 	return b.Bytes(), nil
 }

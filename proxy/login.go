@@ -24,11 +24,19 @@ func (p *Proxy) askToSignIn(x *exchange) {
 	if x.goesToSignIn() {
 		switch {
 		case p.moveToOrigin(x):
-		case x.route.keepFragment && visitor == person:
+		case x.route.keepFragment && visitor == person && !x.asked: // a proxy that asks does not hand the page on
 			p.keepFragment(x, returnTo(x.target, x.origin, nil, p.prefix))
 		default:
 			p.goToSignIn(x)
 		}
+		return
+	}
+	if x.kept != nil { // it is still kept
+		say := noticeKept
+		if x.verdict.Demand != nil {
+			say = noticeStepUp
+		}
+		p.notice(x, http.StatusUnauthorized, say, p.startLink(x, p.prefix+keptEndpoint, false))
 		return
 	}
 	say, rd := noticeSignIn, x.target
@@ -215,7 +223,7 @@ func (p *Proxy) redirectURI(x *exchange, pr *provider) string {
 
 // startURL is the address that begins a sign-in, or the step-up that the verdict asks for, and comes back to rd.
 func (p *Proxy) startURL(x *exchange, rd string) string {
-	return x.origin.String() + p.prefix + "/start?rd=" + url.QueryEscape(rd) + p.stepUpParam(x)
+	return x.origin.String() + p.prefix + "/start?" + p.stepUpParam(x) + "rd=" + url.QueryEscape(rd) // the last: see fragmentScript
 }
 
 // referringPage is the page of ours that a request came from; "/" when it does not tell.

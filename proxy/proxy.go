@@ -58,6 +58,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.client = p.forwarding.client(r)
 	x.r, x.span = p.tracer.Request(r, x.client.Trusted)
 	x.watchBody()
+	defer x.endBody()
 	if r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0) {
 		// RFC 9112 section 6.1: what came with a length beside the chunks may be an attempt at smuggling, and net/http hides such a length. So no
 		// connection is used again after chunks, nor after HTTP/1.0, which knows none.
@@ -105,9 +106,6 @@ func (p *Proxy) serveRoute(x *exchange) {
 	}
 	x.verdict = p.decide(x.r.Context(), x)
 	p.audit.denied(x, x.verdict)
-	if x.kept != nil && x.verdict.Kind == verdictAllow && !p.takeKept(x) {
-		return
-	}
 	p.render(x)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -31,6 +32,8 @@ func (l *leg) again(r *http.Request, refused *http.Response) (*http.Response, er
 		return nil, err
 	}
 	r = r.Clone(r.Context())
+	r.URL = new(url.URL)
+	l.aim(r) // it may have gone to another address than at first
 	f.tell(r.Header, nil)
 	return l.u.to.send(l, r)
 }

@@ -30,7 +30,11 @@ func (p *Proxy) render(x *exchange) {
 		if v.Reason == "provider_unavailable" {
 			say = noticeNoRefresh
 		}
-		p.answer(x, http.StatusServiceUnavailable, say, page.Link{Text: "Try again", URL: returnTo(x.target, x.origin, nil, p.prefix), Primary: true})
+		again := returnTo(x.target, x.origin, nil, p.prefix)
+		if x.kept != nil {
+			again = p.prefix + keptEndpoint
+		}
+		p.answer(x, http.StatusServiceUnavailable, say, page.Link{Text: "Try again", URL: again, Primary: true})
 	default:
 		if v.Reason == reasonCrossSite {
 			p.answer(x, http.StatusForbidden, problems[http.StatusForbidden])
@@ -77,6 +81,9 @@ func (p *Proxy) forward(x *exchange) {
 	}
 	if s != nil {
 		f.Renew = rt.renew
+	}
+	if x.kept != nil && !p.takeKept(x) {
+		return
 	}
 	began := p.now()
 	f.Span = p.tracer.Upstream(x.r.Context(), x.r.Method)

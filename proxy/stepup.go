@@ -73,7 +73,7 @@ func (p *Proxy) stepUpParam(x *exchange) string {
 	if err != nil {
 		return ""
 	}
-	return "&step_up=" + sealed
+	return "step_up=" + sealed + "&"
 }
 
 // openStepUp makes the demand of a link to start that of the verdict. From one that is not ours, or too old, the sign-in is an ordinary one.

@@ -13,6 +13,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"postern/proxy/tracing"
@@ -305,14 +306,21 @@ func (l *leg) replayable() bool {
 // bound ends the exchange after d, unless unbound is called. The caller calls end when it is over.
 func (l *leg) bound(d time.Duration) (end func()) {
 	ctx, cancel := context.WithCancelCause(l.Context)
+	var mu sync.Mutex
+	over := false // then the client's connection is no longer ours
 	l.Context, l.clock = ctx, time.AfterFunc(d, func() {
 		cancel(errTimeout)
-		if l.in.ContentLength != 0 && !l.upload.over.Load() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over && l.in.ContentLength != 0 && !l.upload.over.Load() {
 			_ = http.NewResponseController(l.w).SetReadDeadline(time.Now()) // a slow upload does not hold the answer up
 		}
 	})
 	return func() {
 		l.clock.Stop()
+		mu.Lock()
+		over = true
+		mu.Unlock()
 		if x := exchangeOf(l.w); x != nil && l.answered && context.Cause(ctx) == errTimeout {
 			x.err = errTimeout // why the answer was cut
 		}

@@ -18,7 +18,7 @@ const (
 	discovering stage = "find the provider"
 	authorizing stage = "sign in"
 	finishing   stage = "finish the sign-in"
-	password    stage = "sign in with a password"
+	password    stage = "sign in with a password" // #nosec G101 -- a sentence
 	refreshing  stage = "refresh the tokens"
 )
 

@@ -192,7 +192,7 @@ func (s *Stack) Transport() *http.Transport {
 		return new(net.Dialer).DialContext(ctx, network, to)
 	}}
 	if s.server.Certificate() != nil {
-		tr.TLSClientConfig = &tls.Config{RootCAs: s.server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+		tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: s.server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 	}
 	s.t.Cleanup(tr.CloseIdleConnections)
 	return tr
@@ -200,15 +200,26 @@ func (s *Stack) Transport() *http.Transport {
 
 // Clock is a time that tests move: real time plus what was added.
 type Clock struct {
-	mu    sync.Mutex
-	added time.Duration
+	mu      sync.Mutex
+	added   time.Duration
+	stopped time.Time // zero: it runs
 }
 
 // Now is the stack's time.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.stopped.IsZero() {
+		return c.stopped.Add(c.added)
+	}
 	return time.Now().Add(c.added)
+}
+
+// Stop lets the time stand still but for what is added, for what must not depend on how fast the machine is.
+func (c *Clock) Stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = time.Now()
 }
 
 // Add moves the time.
