@@ -144,7 +144,7 @@ func (b *balancer) send(l *leg, r *http.Request) (*http.Response, error) {
 		if !unsent && !broken || l.Err() != nil && context.Cause(l) != errTimeout {
 			return nil, err
 		}
-		if unsent || l.upload.body == nil { // a body that an application does not want may break its connection
+		if unsent || l.upload.body == nil || l.upload.over.Load() { // a body that an application does not want may break its connection
 			b.failed(l.at, err)
 		}
 		if l.Err() != nil || !unsent && !l.replayable() || len(tried) == maxAddresses {
