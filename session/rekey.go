@@ -89,6 +89,7 @@ func (m *Manager) rekey(ctx context.Context, t *ticket) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*storeLimit)
 	defer cancel()
 	for {
+		generation := m.ring.Generation()
 		rec, err := m.o.Store.Get(ctx, t.key)
 		if errors.Is(err, ErrNone) || rec.Ended != "" {
 			return nil
@@ -119,9 +120,13 @@ func (m *Manager) rekey(ctx context.Context, t *ticket) error {
 			}
 		}
 		if s.shares {
-			return m.moveGrant(ctx, s)
+			if err := m.moveGrant(ctx, s); err != nil {
+				return err
+			}
 		}
-		return nil
+		if m.ring.Generation() == generation { // else it may have gone under a key that is no longer the first
+			return nil
+		}
 	}
 }
 
