@@ -65,7 +65,7 @@ func TestA76_TokensOfAnotherKindOrForOthers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
 			a := w.bearing("/api/x", tt.token)
-			if a.status != tt.status || tt.status != 503 && !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") || a.header.Get("Location") != "" || a.header.Get("Set-Cookie") != "" {
+			if a.status != tt.status && (tt.status != 503 || a.status != 401) || tt.status != 503 && !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") || a.header.Get("Location") != "" || a.header.Get("Set-Cookie") != "" {
 				t.Errorf("%d %v", a.status, a.header)
 			}
 			w.app.none(t)

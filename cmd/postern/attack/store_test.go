@@ -63,6 +63,13 @@ func TestA180_StoreDown(t *testing.T) {
 		w.app.none(t)
 	}
 	w.redis.Stop()
+	proctest.Eventually(t, "the loss is noticed", func() error { // until then the copy serves, for cache.max_stale at most
+		if p := b.navigate("/x"); p.status != http.StatusServiceUnavailable {
+			return fmt.Errorf("%d", p.status)
+		}
+		return nil
+	})
+	w.app.forget()
 	down("at runtime")
 	w.process.Terminate(t)
 	w.process.ExitCode(t)
