@@ -56,7 +56,7 @@ gosec: ## Look for what gosec knows; it takes minutes.
 govulncheck: ## Look the linked modules up in Go's vulnerability database, which must be reachable.
 	go tool -modfile=.ci/tools.mod govulncheck ./cmd/postern
 
-check: lint e2e ## Everything beside `make test` that must hold: lint, e2e, short chaos, the demo, a static build, a quick bench.
+check: lint e2e attack ## Everything beside `make test` that must hold: lint, e2e, the attacks, short chaos, the demo, a static build, a quick bench.
 	$(MAKE) build
 	$(MAKE) chaos CHAOS=-short
 	go run ./cmd/bench --quick

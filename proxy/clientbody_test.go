@@ -54,3 +54,67 @@ func TestAnHTTP2BodyMayRestOnceTheAnswerHasBegun(t *testing.T) {
 		}
 	})
 }
+
+func TestAGRPCBodyMayRestBeforeTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		header := http.Header{"Content-Type": {"application/grpc+proto"}}
+		x := &exchange{ResponseWriter: deadlined{conn: server}, r: &http.Request{ProtoMajor: 2, Body: server, Header: header}}
+		x.watchBody()
+		x.letRest()
+		time.AfterFunc(10*bodyTimeout, func() { client.Close() })
+		if _, err := io.Copy(io.Discard, x.r.Body); err != nil {
+			t.Errorf("a pause in a stream: %v", err)
+		}
+	})
+}
+
+// answered is the writer of an answer; the deadline is the connection's.
+type answered struct{ deadlined }
+
+func (answered) WriteHeader(int) {}
+
+func TestA97_AnAnswerDoesNotWaitForTheRestOfABody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		defer client.Close()
+		x := &exchange{ResponseWriter: answered{deadlined{conn: server}}, r: &http.Request{ProtoMajor: 1, Body: server}}
+		x.watchBody()
+		began := time.Now()
+		x.WriteHeader(http.StatusOK)
+		if _, err := server.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != restTimeout {
+			t.Errorf("net/http waits %v for the rest: %v", time.Since(began), err)
+		}
+		go func() {
+			for range 10 {
+				time.Sleep(restTimeout / 2)
+				_, _ = client.Write([]byte("x"))
+			}
+		}()
+		if n, err := io.Copy(io.Discard, x.r.Body); n != 10 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("who goes on reading gets %d of 10 bytes, then %v", n, err)
+		}
+	})
+}
+
+func TestTheDeadlineForTheRestOfABodyEndsWithTheBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		defer client.Close()
+		body, write := io.Pipe()
+		x := &exchange{ResponseWriter: answered{deadlined{conn: server}}, r: &http.Request{ProtoMajor: 1, Body: body}}
+		x.watchBody()
+		go func() { // the application's side is waiting when the answer begins
+			synctest.Wait()
+			x.WriteHeader(http.StatusOK)
+			write.Close()
+		}()
+		if _, err := io.Copy(io.Discard, x.r.Body); err != nil {
+			t.Error(err)
+		}
+		time.AfterFunc(10*bodyTimeout, func() { client.Close() })
+		if _, err := server.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("the answer that goes on is cut: %v", err)
+		}
+	})
+}

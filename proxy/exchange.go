@@ -71,8 +71,12 @@ func (x *exchange) WriteHeader(status int) {
 	}
 	if x.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		x.status = status
-		if x.body != nil && x.r.ProtoMajor == 2 {
+		switch {
+		case x.body == nil:
+		case x.r.ProtoMajor == 2:
 			x.body.release()
+		default:
+			x.body.hurry()
 		}
 	}
 	x.ResponseWriter.WriteHeader(status)

@@ -85,6 +85,7 @@ func (p *Proxy) forward(x *exchange) {
 	if x.kept != nil && !p.takeKept(x) {
 		return
 	}
+	x.letRest()
 	began := p.now()
 	f.Span = p.tracer.Upstream(x.r.Context(), x.r.Method)
 	defer func() {
