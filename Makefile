@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 STATICCHECK = go tool -modfile=.ci/tools.mod staticcheck
 
-.PHONY: help demo build test e2e chaos attack mutants check lint gosec govulncheck bench fuzz
+.PHONY: help demo build test e2e chaos attack mutants check lint gosec govulncheck sbom reproducible bench fuzz
 
 help: ## Show this list.
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,9 +40,10 @@ mutants: ## Break one defence after the other in a copy of the source, and see t
 	go test -tags=mutants -count=1 -timeout=60m -v ./cmd/postern/attack
 
 lint: ## Check the form of the code, go.mod, and that the generated parts are current.
-	@unformatted=$$(gofmt -l cmd config proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l .ci cmd config proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
 	go vet -tags=e2e,chaos,attack ./...
 	go vet -tags=mutants ./cmd/postern/attack
+	go vet -modfile=.ci/tools.mod ./.ci/sbom
 	$(STATICCHECK) -tags=e2e,chaos,attack ./...
 	go mod tidy -diff
 	go mod verify
@@ -56,8 +57,14 @@ gosec: ## Look for what gosec knows; it takes minutes.
 govulncheck: ## Look the linked modules up in Go's vulnerability database, which must be reachable.
 	go tool -modfile=.ci/tools.mod govulncheck ./cmd/postern
 
-check: lint e2e attack ## Everything beside `make test` that must hold: lint, e2e, the attacks, short chaos, the demo, a static build, a quick bench.
-	$(MAKE) build
+sbom: build ## Write what the program consists of (CycloneDX) and the licences of its modules to sbom/; a licence that nobody has looked at fails.
+	go run -modfile=.ci/tools.mod ./.ci/sbom ./postern sbom
+
+reproducible: ## Build a commit twice, in two folders and with two caches, and compare: VERSION and the commit alone make the program.
+	.ci/reproducible
+
+check: lint e2e attack ## Everything beside `make test` that must hold: lint, e2e, the attacks, short chaos, the demo, a static build and its licences, a quick bench.
+	$(MAKE) sbom
 	$(MAKE) chaos CHAOS=-short
 	go run ./cmd/bench --quick
 
