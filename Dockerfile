@@ -12,7 +12,7 @@
 # The file must say `server: {listen: ":4180"}`: the default, 127.0.0.1, cannot be reached from outside the container.
 
 # Another image with Go 1.21 or newer, a shell and CA certificates serves as well.
-ARG GO_IMAGE=docker.io/library/golang:1.27
+ARG GO_IMAGE=golang:1.27
 
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
 # The golang images say "local"; go.mod names the toolchain that is wanted.
@@ -23,18 +23,24 @@ RUN go mod download
 COPY . .
 ARG TARGETOS
 ARG TARGETARCH
+ARG TARGETVARIANT
 ARG VERSION=unknown
-RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH GOARM=${TARGETVARIANT#v} \
     go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o /out/postern ./cmd/postern
+# What the program consists of, and the licences of its parts.
+RUN go run -modfile=.ci/tools.mod ./.ci/sbom /out/postern /out/sbom
 
 FROM scratch
 ARG VERSION=unknown
 LABEL org.opencontainers.image.title="Postern" \
       org.opencontainers.image.description="Authenticating reverse proxy for web applications that know nothing of OAuth" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="$VERSION"
+      org.opencontainers.image.version="$VERSION" \
+      postern.sbom="/sbom/postern.cdx.json" \
+      postern.licenses="/LICENSE /sbom/THIRD_PARTY_LICENSES"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY LICENSE /LICENSE
+COPY --from=build /out/sbom /sbom
 COPY --from=build /out/postern /postern
 # A number, so that Kubernetes' runAsNonRoot can tell.
 USER 65532:65532

@@ -28,6 +28,7 @@ const (
 	presentedUnknown = time.Second // the provider did not answer
 	presentedWeight  = 32 << 20    // bytes, about
 	maxExamined      = 512         // tokens that are looked at in one moment
+	maxExaminedOfOne = 64          // of them, from one network: made-up tokens must not keep others from being looked at
 )
 
 // acceptance says which access tokens of clients a route takes: its access.bearer_tokens.
@@ -89,7 +90,7 @@ func (p *Proxy) presented(ctx context.Context, x *exchange) (v verdict, ok bool)
 	if token == "" {
 		return verdict{Kind: verdictDeny, Reason: "token_malformed", Token: tokenMalformed}, true
 	}
-	s, err := p.tokens.examine(ctx, a, token)
+	s, err := p.tokens.examine(ctx, a, token, network(x.client.Addr))
 	var bad *idp.ProtocolError
 	switch {
 	case errors.As(err, &bad):
@@ -153,6 +154,7 @@ type presentedTokens struct {
 
 	mu      sync.Mutex
 	flights map[[sha256.Size]byte]*examined // that are looked at now
+	from    map[string]int                  // how many of them each network sent
 }
 
 // examined is what a token is for an acceptance. Its members may be read once done is closed.
@@ -164,7 +166,7 @@ type examined struct {
 }
 
 func newPresentedTokens(now func() time.Time) *presentedTokens {
-	return &presentedTokens{now: now, flights: map[[sha256.Size]byte]*examined{}, known: otter.Must(&otter.Options[[sha256.Size]byte, *examined]{
+	return &presentedTokens{now: now, flights: map[[sha256.Size]byte]*examined{}, from: map[string]int{}, known: otter.Must(&otter.Options[[sha256.Size]byte, *examined]{
 		MaximumWeight: presentedWeight,
 		Weigher:       func(_ [sha256.Size]byte, e *examined) uint32 { return e.weight() },
 		Logger:        &otter.NoopLogger{},
@@ -184,8 +186,8 @@ func (e *examined) weight() uint32 {
 }
 
 // examine says what a token is: a session, an [idp.ProtocolError] for one that is not good, or another error when that cannot be known now. Each
-// token is looked at by one request for all.
-func (c *presentedTokens) examine(ctx context.Context, a *acceptance, token string) (*session.Session, error) {
+// token is looked at by one request for all. from is the network that sent it.
+func (c *presentedTokens) examine(ctx context.Context, a *acceptance, token, from string) (*session.Session, error) {
 	key := sha256.Sum256(append(a.id[:len(a.id):len(a.id)], token...))
 	if e, ok := c.known.GetIfPresent(key); ok && c.now().Before(e.until) {
 		return e.s, e.err
@@ -193,13 +195,18 @@ func (c *presentedTokens) examine(ctx context.Context, a *acceptance, token stri
 	c.mu.Lock()
 	e := c.flights[key]
 	if e == nil {
-		if len(c.flights) >= maxExamined {
+		if len(c.flights) >= maxExamined || c.from[from] >= maxExaminedOfOne {
 			c.mu.Unlock()
 			return nil, &idp.UnavailableError{What: "too many tokens are being checked", RetryAfter: presentedUnknown}
 		}
 		e = &examined{done: make(chan struct{})}
 		c.flights[key] = e
-		go c.look(context.WithoutCancel(ctx), key, e, a, token) // ends within the provider's time limits
+		c.from[from]++
+		go func() { // ends within the provider's time limits
+			c.look(context.WithoutCancel(ctx), key, e, a, token)
+			c.landed(key, from)
+			close(e.done)
+		}()
 	}
 	c.mu.Unlock()
 	select {
@@ -234,10 +241,16 @@ func (c *presentedTokens) look(ctx context.Context, key [sha256.Size]byte, e *ex
 		e.err, e.until = err, now.Add(presentedUnknown)
 	}
 	c.known.Set(key, e)
+}
+
+// landed gives a place back.
+func (c *presentedTokens) landed(key [sha256.Size]byte, from string) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	delete(c.flights, key)
-	c.mu.Unlock()
-	close(e.done)
+	if c.from[from]--; c.from[from] == 0 {
+		delete(c.from, from)
+	}
 }
 
 // grant asks the provider's keys, or the provider, about a token.

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -224,6 +225,43 @@ func TestIntrospectionIsAskedOnceForAllAndAgainInTime(t *testing.T) {
 	present(t, s, "/asked", "Bearer "+token)
 	if n := s.Provider.Calls(idptest.Introspect); n != 2 {
 		t.Errorf("%d introspections: a bad token is asked about at each request", n)
+	}
+}
+
+func TestMadeUpTokensOfOneClientKeepNobodyElseOut(t *testing.T) {
+	s := proxytest.New(t, proxytest.Options{Config: strings.Replace(tokenConfig, `listen: "${LISTEN}"`, `listen: "${LISTEN}", trusted_proxies: [127.0.0.1]`, 1)})
+	good := signedInToken(t, s, "alice")
+	ask := func(from, token string) int {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/asked", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Forwarded-For", from)
+		r.Header.Set("Authorization", "Bearer "+token)
+		return send(t, s, r).StatusCode
+	}
+	gate := s.Provider.Gate(idptest.Introspect)
+	const places = 64
+	answers := make(chan int, places+1)
+	for i := range places + 1 {
+		go func() { answers <- ask(fmt.Sprintf("2001:db8::%d", i), fmt.Sprint("made-up-", i)) }()
+	}
+	if first := <-answers; first != 503 {
+		t.Errorf("while a network's %d tokens are checked, its next gets %d", places, first)
+	}
+	other := make(chan int)
+	go func() { other <- ask("198.51.100.7", good) }()
+	gate.Open()
+	if status := <-other; status != 200 {
+		t.Errorf("somebody else's good token: %d", status)
+	}
+	for range places {
+		if status := <-answers; status != 401 {
+			t.Errorf("a made-up token: %d", status)
+		}
+	}
+	if status := ask("2001:db8::1", good); status != 200 {
+		t.Errorf("the network's own good token, once the others were looked at: %d", status)
 	}
 }
 
