@@ -96,7 +96,7 @@ func (p *Proxy) auditSignedIn(x *exchange, pr *provider, o outcome) {
 	p.auditSession(x, nil, auditSignInRefused, method, slog.String("provider", pr.name), slog.String("reason", refusalOf(pr, o.err)))
 }
 
-// refusalOf is the audit log's word for why a sign-in failed.
+// refusalOf is the word of the audit log, and of metrics, for why a sign-in failed.
 func refusalOf(pr *provider, err error) string {
 	var refused *idp.AuthorizationError
 	switch {

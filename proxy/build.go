@@ -51,6 +51,7 @@ type provider struct {
 	// password signs in with what a person typed into our own form (grant: password); nil for every other provider.
 	password func(ctx context.Context, user, password string) (session.Grant, error)
 	audit    *auditor
+	metrics  *metrics.Metrics
 	now      func() time.Time
 }
 
@@ -63,7 +64,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	if env.Now == nil {
 		env.Now = time.Now
 	}
-	env.Store = traceStore(env.Store, env.Tracer, cfg.Session.Store.Redis != nil)
+	env.Store = watchStore(env.Store, env.Tracer, env.Metrics, cfg.Session.Store.Redis != nil)
 	keys, err := newKeyring(cfg.Session, env.Log)
 	if err != nil {
 		return nil, err
@@ -82,9 +83,11 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		revoking:    newRevoker(env.Log),
 		appTokens:   map[config.ClientCredentials]*appToken{},
 		forwarding:  forwarding{trusted: cfg.Server.TrustedProxies},
-		streams:     newStreams(),
+		streams:     newStreams(env.Metrics),
 		audit:       newAuditor(env.Audit),
 		tracer:      env.Tracer,
+		metrics:     env.Metrics,
+		unrouted:    env.Metrics.Route(""),
 		store:       env.Store,
 		prefix:      cfg.Server.Prefix,
 		origin:      cfg.Server.Origin(""),
@@ -129,7 +132,6 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		return nil, err
 	}
 	p.ready = newReadiness(p, env.Now)
-	env.Metrics.OpenStreams(p.streams.count)
 	p.admin, err = newAdmin(p.ready, &adminSessions{p.providers, p.audit}, env.Metrics, cfg.Server)
 	return p, err
 }
@@ -159,7 +161,7 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *sea
 		deployment = r.KeyPrefix
 	}
 	s, audit := cfg.Session, newAuditor(env.Audit)
-	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, callback: "callback", idp: client, idleTimeout: s.IdleTimeout, audit: audit, now: env.Now}
+	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, callback: "callback", idp: client, idleTimeout: s.IdleTimeout, audit: audit, metrics: env.Metrics, now: env.Now}
 	if c.OwnCallback {
 		pr.callback += "/" + c.Name
 	}
@@ -181,6 +183,8 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *sea
 		RevokeWithoutCookie: s.RevokeWithoutCookie,
 		Discarded:           func(ctx context.Context, d session.Discarded) { p.discarded(ctx, pr, d) },
 		Changed:             p.traded.changed,
+		Looked:              func(l session.Lookup) { env.Metrics.CacheLookup(string(l)) },
+		Waited:              func(took time.Duration) { env.Metrics.RefreshWait(c.Name, took) },
 		Now:                 env.Now, Log: env.Log,
 	})
 	if err != nil {
@@ -237,7 +241,7 @@ func providerOptions(c config.Provider, keep, resources []string, env Env) idp.O
 		Identity: c.Identity, Claims: c.Claims, KeepClaims: keep, SigningAlg: c.IDTokenSignedResponseAlg, ExtraAudiences: c.ExtraAudiences,
 		AssumeEmailVerified: c.AssumeEmailVerified,
 		LogoutURI:           text(c.LogoutURI), InternalURL: text(c.InternalURL), CAFile: c.CAFile, HTTPProxy: text(c.HTTPProxy),
-		Timeout: c.Timeout, Leeway: c.Leeway, Transport: env.Transport, Tracer: env.Tracer, Now: env.Now, Log: env.Log,
+		Timeout: c.Timeout, Leeway: c.Leeway, Transport: env.Transport, Tracer: env.Tracer, Metrics: env.Metrics, Now: env.Now, Log: env.Log,
 	}
 	if e := c.OAuth2; e != nil {
 		o.OAuth2 = &idp.Endpoints{
@@ -302,6 +306,7 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 			return err
 		}
 	}
+	rt.counted = p.metrics.Route(rt.name)
 	rt.via = newVia(p.keys.Ring, rt.name)
 	for _, name := range c.Provider {
 		rt.providers = append(rt.providers, p.provider(name))
@@ -467,7 +472,7 @@ func (p *Proxy) Admin() http.Handler { return p.admin }
 // Redirect is the handler of server.redirect_listen: 308 to https on the same host, for hosts of known routes only.
 func (p *Proxy) Redirect() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := &exchange{ResponseWriter: w, r: r, start: p.now(), client: p.forwarding.client(r), verdict: verdict{Kind: verdictOwn, Reason: "not_redirected"}}
+		x := &exchange{ResponseWriter: w, r: r, now: p.now, start: p.now(), client: p.forwarding.client(r), verdict: verdict{Kind: verdictOwn, Reason: "not_redirected"}}
 		defer p.logRequest(x)
 		x.watchBody()
 		defer x.endBody()

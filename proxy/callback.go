@@ -84,6 +84,11 @@ var errNotStored = errors.New("store session")
 func (p *Proxy) storeSession(x *exchange, pr *provider, obtain func(context.Context) (session.Grant, error)) outcome {
 	o := p.newSession(x, pr, obtain)
 	p.auditSignedIn(x, pr, o)
+	if o.err == nil {
+		p.metrics.SignIn(pr.name, "signed_in")
+	} else {
+		p.metrics.SignIn(pr.name, refusalOf(pr, o.err))
+	}
 	return o
 }
 

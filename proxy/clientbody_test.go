@@ -23,7 +23,7 @@ func TestA191_ABodyThatStandsStillIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
 		defer client.Close()
-		x := &exchange{ResponseWriter: deadlined{conn: server}, r: &http.Request{ProtoMajor: 2, Body: server}}
+		x := &exchange{ResponseWriter: deadlined{conn: server}, now: time.Now, r: &http.Request{ProtoMajor: 2, Body: server}}
 		x.watchBody()
 		go func() {
 			for range 20 { // slowly, and for longer than any pause may be
@@ -45,7 +45,7 @@ func TestA191_ABodyThatStandsStillIsCut(t *testing.T) {
 func TestAnHTTP2BodyMayRestOnceTheAnswerHasBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
-		x := &exchange{ResponseWriter: deadlined{conn: server}, r: &http.Request{ProtoMajor: 2, Body: server}}
+		x := &exchange{ResponseWriter: deadlined{conn: server}, now: time.Now, r: &http.Request{ProtoMajor: 2, Body: server}}
 		x.watchBody()
 		x.body.release()
 		time.AfterFunc(10*bodyTimeout, func() { client.Close() })

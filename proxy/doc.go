@@ -42,7 +42,7 @@
 //	                compile.go      rules and header values of routes; keys.go session.keys; keyfiles.go follows files of keys
 //	operators       admin.go        health, readiness, profiles, on the admin listener; adminsessions.go lists and ends sessions
 //	                explain.go      what would become of a request, for postern explain
-//	                tracestore.go   a span for each operation of the session store
+//	                watchstore.go   a span and a count for each operation of the session store; count.go counts requests
 //	                audit.go        who did what, by name, in a log of its own
 //
 // Decide once, render many ways: decide (gate.go) is the only function that lets a request pass, so that two ways in can

@@ -20,6 +20,7 @@ import (
 type exchange struct {
 	http.ResponseWriter
 	r       *http.Request
+	now     func() time.Time
 	start   time.Time
 	client  clientInfo
 	asked   bool   // another proxy asks about this request and carries it itself
@@ -37,6 +38,9 @@ type exchange struct {
 	body     *clientBody // nil without one
 	status   int
 	bytes    int64
+	sent     time.Time               // when the application was asked first; zero: it was not
+	waited   time.Duration           // for the application's answer to begin
+	answered time.Time               // when the status was written; zero: it was not
 	upstream time.Duration           // spent with the application, its body included
 	err      error                   // for the operator's log, never for the client
 	revised  atomic.Pointer[verdict] // what the verdict became while the request was under way; nil: it holds
@@ -69,7 +73,8 @@ func (x *exchange) WriteHeader(status int) {
 	if x.asked && status >= 200 && status < 300 && x.verdict.Kind != verdictAllow {
 		status = http.StatusForbidden
 	}
-	if x.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+	final := x.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols)
+	if final {
 		x.status = status
 		switch {
 		case x.body == nil:
@@ -80,6 +85,9 @@ func (x *exchange) WriteHeader(status int) {
 		}
 	}
 	x.ResponseWriter.WriteHeader(status)
+	if final {
+		x.answered = x.now()
+	}
 }
 
 // Write counts what was sent.

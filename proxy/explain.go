@@ -59,7 +59,7 @@ func (p *Proxy) Explain(ctx context.Context, r *http.Request, who *Person) (*Exp
 	})
 	_, ours := p.endpointName(canonicalPath(r.URL.EscapedPath()))
 	answer := &answer{header: http.Header{}}
-	x := &exchange{ResponseWriter: answer, r: r.WithContext(ctx), start: p.now(), client: p.forwarding.client(r), asked: p.dialect != "" && !ours}
+	x := &exchange{ResponseWriter: answer, r: r.WithContext(ctx), now: p.now, start: p.now(), client: p.forwarding.client(r), asked: p.dialect != "" && !ours}
 	if who != nil {
 		if err := p.signInForExplanation(x, who); err != nil {
 			return nil, err

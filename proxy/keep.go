@@ -132,6 +132,9 @@ func (p *Proxy) keep(x *exchange) bool {
 		word, x.err = "failed", err
 	}
 	x.more = append(x.more, slog.String("kept", word))
+	if word == "full" || word == "busy" || word == "too_large" {
+		p.metrics.Rejected("kept_request")
+	}
 	return word == auditKept
 }
 

@@ -241,14 +241,23 @@ func (p *Proxy) ownPage(x *exchange, address string) string {
 // refresh is what the session manager calls when tokens are due.
 func (pr *provider) refresh(ctx context.Context, s *session.Session) (session.Grant, error) {
 	g, err := pr.idp.Refresh(ctx, s.Grant)
-	pr.auditRejected(ctx, s, err)
+	pr.refreshed(ctx, s, err)
 	return g, err
 }
 
-// auditRejected notes that the provider refused the refresh token of s, if err says so.
-func (pr *provider) auditRejected(ctx context.Context, s *session.Session, err error) {
+// refreshed takes note of what came of sending the refresh token of s.
+func (pr *provider) refreshed(ctx context.Context, s *session.Session, err error) {
+	if err == nil {
+		pr.metrics.Refresh(pr.name, "refreshed")
+		return
+	}
+	kind := session.Unknown
 	var failed *session.RefreshError
-	if errors.As(err, &failed) && failed.Kind == session.Rejected {
+	if errors.As(err, &failed) {
+		kind = failed.Kind
+	}
+	pr.metrics.Refresh(pr.name, kind.String())
+	if kind == session.Rejected {
 		pr.audit.event(ctx, auditRefreshRejected, slog.String("provider", pr.name), slog.String("user", s.Identity.User),
 			slog.String("subject", s.Subject), slog.String("session", s.Handle()))
 	}

@@ -14,7 +14,7 @@ func TestA121_MetricsOnTheAdminListenerAlone(t *testing.T) {
 	s := proxytest.New(t, proxytest.Options{Config: strings.Replace(proxytest.Minimal, "upstream: ${UPSTREAM}", "upstream: ${UPSTREAM}\n    access: public", 1)})
 	w := httptest.NewRecorder()
 	s.Proxy.Admin().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `postern_build_info{version="test"} 1`) {
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `,version="test"} 1`) {
 		t.Errorf("scrape: %d\n%s", w.Code, w.Body)
 	}
 	for _, path := range []string{"/metrics", "/oauth2/metrics"} {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/config"
+	"postern/proxy/metrics"
 	"postern/proxy/page"
 	"postern/proxy/tracing"
 	"postern/session"
@@ -40,6 +41,8 @@ type Proxy struct {
 	audit        *auditor // nil: off
 	keeper       keeper
 	tracer       *tracing.Tracer
+	metrics      *metrics.Metrics
+	unrouted     *metrics.Route // counts what reaches no route
 
 	prefix      string   // of our own endpoints, such as /oauth2
 	dialect     string   // in which another proxy asks; "" when none does
@@ -53,7 +56,7 @@ type Proxy struct {
 
 // ServeHTTP answers one request of the public listener.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, r: r, start: p.now()}
+	x := &exchange{ResponseWriter: w, r: r, now: p.now, start: p.now()}
 	defer p.finish(x)
 	x.client = p.forwarding.client(r)
 	x.r, x.span = p.tracer.Request(r, x.client.Trusted)
@@ -198,9 +201,10 @@ func (p *Proxy) endpointName(path string) (name string, ok bool) {
 	return strings.Trim(rest, "/"), true
 }
 
-// finish writes the one log line of a request and ends its span. A panic in the flow becomes a 500 without detail.
+// finish writes the one log line of a request, counts it and ends its span. A panic in the flow becomes a 500 without detail.
 func (p *Proxy) finish(x *exchange) {
 	defer x.endSpan()
+	defer p.count(x)
 	if v := recover(); v != nil {
 		if v == http.ErrAbortHandler { // the upstream's or client's side of a stream broke: nothing more can be said
 			x.reason("aborted", nil)

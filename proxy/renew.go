@@ -35,7 +35,7 @@ func (l *leg) again(r *http.Request, refused *http.Response) (*http.Response, er
 	r.URL = new(url.URL)
 	l.aim(r) // it may have gone to another address than at first
 	f.tell(r.Header, nil)
-	return l.u.to.send(l, r)
+	return l.send(r)
 }
 
 // refusesToken tells a response that calls the access token invalid: expired, revoked or malformed (RFC 6750 section 3.1).

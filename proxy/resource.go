@@ -28,7 +28,7 @@ func (pr *provider) forResource(ctx context.Context, s *session.Session, resourc
 				refused = err
 				return g, nil
 			}
-			pr.auditRejected(ctx, s, err)
+			pr.refreshed(ctx, s, err)
 			got = tokens
 			return g, err
 		})

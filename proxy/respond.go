@@ -86,10 +86,11 @@ func (p *Proxy) forward(x *exchange) {
 		return
 	}
 	x.letRest()
-	began := p.now()
 	f.Span = p.tracer.Upstream(x.r.Context(), x.r.Method)
 	defer func() {
-		x.upstream = p.now().Sub(began)
+		if !x.sent.IsZero() {
+			x.upstream = p.now().Sub(x.sent)
+		}
 		f.Span.End()
 	}()
 	x.route.upstream.serve(x, x.r, f)

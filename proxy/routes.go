@@ -8,6 +8,7 @@ import (
 
 	"postern/config"
 	"postern/proxy/access"
+	"postern/proxy/metrics"
 )
 
 // route is one line of the table.
@@ -21,7 +22,8 @@ type route struct {
 	trades    *target     // what the person's token is exchanged for, when set
 	accepts   *acceptance // access tokens of clients that are taken; nil: none
 	activity  bool        // requests and data in streams count as use of the session
-	via       via         // how the route names itself to applications
+	counted   *metrics.Route
+	via       via // how the route names itself to applications
 
 	headers, response []headerValue // as in [routePrograms]
 	assertion         *assertion    // the signed statement that is added; nil: none

@@ -9,11 +9,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postern/proxy/metrics"
 )
 
 // streams knows the open WebSockets and the long responses, so that shutting down can end them in good order. What ties each of them to its
 // session is tether.go.
 type streams struct {
+	metrics *metrics.Metrics
+
 	mu       sync.Mutex
 	open     map[stream]struct{}
 	draining bool
@@ -42,7 +46,9 @@ func (w farewell) frame() []byte {
 	return append(b, w.text...)
 }
 
-func newStreams() *streams { return &streams{open: map[stream]struct{}{}} }
+func newStreams(m *metrics.Metrics) *streams {
+	return &streams{metrics: m, open: map[stream]struct{}{}}
+}
 
 // count is how many streams are open.
 func (s *streams) count() int {
@@ -57,6 +63,7 @@ func (s *streams) add(st stream) {
 	s.open[st] = struct{}{}
 	late := s.draining && st.endless()
 	s.mu.Unlock()
+	s.metrics.StreamOpened()
 	if late {
 		go st.end(goingAway)
 	}
@@ -65,7 +72,10 @@ func (s *streams) add(st stream) {
 func (s *streams) remove(st stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.open, st)
+	if _, ok := s.open[st]; ok {
+		delete(s.open, st)
+		s.metrics.StreamClosed()
+	}
 	if s.draining && len(s.open) == 0 {
 		s.tellEmpty()
 	}

@@ -288,7 +288,7 @@ func (f *fakeStream) Close() error {
 
 func TestDrainTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStreams()
+		s := newStreams(nil)
 		newFake := func(forever, stubborn bool) *fakeStream {
 			f := &fakeStream{streams: s, forever: forever, stubborn: stubborn, start: time.Now(), ended: make(chan time.Duration, 3), close: make(chan time.Duration, 3)}
 			s.add(f)
@@ -322,7 +322,7 @@ func TestDrainTimes(t *testing.T) {
 
 func TestDrainWithoutTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStreams()
+		s := newStreams(nil)
 		f := &fakeStream{streams: s, forever: true, stubborn: true, start: time.Now(), ended: make(chan time.Duration, 3), close: make(chan time.Duration, 3)}
 		s.add(f)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -358,7 +358,7 @@ func TestGoodbyeStandsAtAFrameBoundary(t *testing.T) {
 			client, server := net.Pipe()
 			got := make(chan []byte)
 			go func() { b, _ := io.ReadAll(client); got <- b }()
-			s := newStreams()
+			s := newStreams(nil)
 			c := &socket{Conn: server, streams: s}
 			s.add(c)
 			write := func(p []byte) {
@@ -393,7 +393,7 @@ func TestNoGoodbyeBeforeTheHandshakeIsAnswered(t *testing.T) {
 	client, server := net.Pipe()
 	got := make(chan []byte)
 	go func() { b, _ := io.ReadAll(client); got <- b }()
-	c := &socket{Conn: server, streams: newStreams()}
+	c := &socket{Conn: server, streams: newStreams(nil)}
 	c.end(goingAway)
 	_, _ = io.WriteString(server, "HTTP/1.1 101 \r\n\r\n") // as the reverse proxy does
 	_, _ = c.Write(frame(2, 5))
@@ -407,7 +407,7 @@ func TestNoGoodbyeAfterTheApplicationsOwn(t *testing.T) {
 	client, server := net.Pipe()
 	got := make(chan []byte)
 	go func() { b, _ := io.ReadAll(client); got <- b }()
-	c := &socket{Conn: server, streams: newStreams()}
+	c := &socket{Conn: server, streams: newStreams(nil)}
 	own := []byte{0x88, 2, 3, 0xE8}
 	_, _ = c.Write(own)
 	c.end(goingAway)
@@ -432,7 +432,7 @@ func (c announcedConn) Write(p []byte) (int, error) {
 func TestSlowClientIsCutAfterTheGrace(t *testing.T) {
 	client, server := net.Pipe() // unbuffered: a Write hangs until it is read
 	defer client.Close()
-	s := newStreams()
+	s := newStreams(nil)
 	entered := make(chan bool, 10)
 	c := &socket{Conn: announcedConn{server, entered}, streams: s}
 	s.add(c)

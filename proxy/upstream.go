@@ -71,7 +71,7 @@ type upstream struct {
 func newUpstream(o upstreamOptions) (*upstream, error) {
 	u := &upstream{o: o}
 	if u.o.Streams == nil {
-		u.o.Streams = newStreams()
+		u.o.Streams = newStreams(nil)
 	}
 	if u.o.Log == nil {
 		u.o.Log = slog.New(slog.DiscardHandler)
@@ -287,11 +287,26 @@ func (l *leg) release() { l.u.to.release(l.at) }
 // RoundTrip sends a request to the application, and once more where the application calls its token invalid and there is another one.
 func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 	l := legOf(r)
-	res, err := u.to.send(l, r)
+	res, err := l.send(r)
 	if err != nil || l.f.Renew == nil || !refusesToken(res) || !l.replayable() {
 		return res, err
 	}
 	return l.again(r, res)
+}
+
+// send sends a request to the application, and notes how long its answer took to begin.
+func (l *leg) send(r *http.Request) (*http.Response, error) {
+	x := exchangeOf(l.w)
+	if x == nil {
+		return l.u.to.send(l, r)
+	}
+	began := x.now()
+	if x.sent.IsZero() {
+		x.sent = began
+	}
+	res, err := l.u.to.send(l, r)
+	x.waited += x.now().Sub(began)
+	return res, err
 }
 
 // replayable tells whether sending the request twice changes nothing: it has no body and a method that only reads (RFC 9110 section 9.2.1).
@@ -445,7 +460,7 @@ func (l *leg) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	l.hijacked = true
 	if x := exchangeOf(l.w); x != nil {
-		x.status = http.StatusSwitchingProtocols // the reverse proxy writes it to the connection itself
+		x.status, x.answered = http.StatusSwitchingProtocols, x.now() // the reverse proxy writes it to the connection itself
 	}
 	c := &socket{Conn: conn, early: brw.Reader, streams: l.u.o.Streams}
 	l.u.o.Streams.add(c)

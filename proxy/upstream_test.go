@@ -42,7 +42,7 @@ func newFront(t testing.TB, address string, decide func(r *http.Request) forward
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &front{streams: newStreams(), failed: make(chan failure, 100)}
+	f := &front{streams: newStreams(nil), failed: make(chan failure, 100)}
 	o := upstreamOptions{URLs: []*url.URL{at}, Ours: oursForTest, Streams: f.streams, Fail: func(w http.ResponseWriter, _ *http.Request, fail failure) {
 		f.failed <- fail
 		if fail.Status != statusClientClosed {

@@ -54,6 +54,24 @@ type read struct {
 	err  error
 }
 
+// Lookup is what the local cache knew of a session that was looked for.
+type Lookup string
+
+// A lookup is one of these.
+const (
+	LookupHit         Lookup = "hit"         // enough: the store was not asked
+	LookupMiss        Lookup = "miss"        // nothing
+	LookupUnconfirmed Lookup = "unconfirmed" // a copy, but the store had to be asked whether it holds
+	LookupKept        Lookup = "kept"        // a copy that was used because the store did not answer; see [Options.KeepFor]
+)
+
+// looked tells of a lookup.
+func (m *Manager) looked(l Lookup) {
+	if m.o.Looked != nil {
+		m.o.Looked(l)
+	}
+}
+
 // slot returns the slot of key, a new one if there is none.
 func (m *Manager) slot(key string) *slot {
 	if sl, ok := m.slots.GetIfPresent(key); ok {

@@ -80,24 +80,32 @@ func (m *Manager) load(ctx context.Context, value string) (*Session, error) {
 // find is the session of t.
 func (m *Manager) find(ctx context.Context, t *ticket) (*Session, error) {
 	sl, now := m.slot(t.key), m.o.Now()
-	v := sl.view.Load()
+	v, lookup := sl.view.Load(), LookupUnconfirmed
 	switch {
 	case v == nil:
+		lookup = LookupMiss
 	case v.ended != "":
+		m.looked(LookupHit)
 		m.lookBehind(ctx, sl, v, t)
 		return nil, &EndedError{v.ended}
 	case m.watched.Load() && m.current(sl, v, now) && m.over(sl, v.s, now) == "":
+		m.looked(LookupHit)
 		return m.whole(ctx, sl, v.s)
 	case !now.Before(v.s.Ends):
+		m.looked(LookupHit)
 		m.saw(t.key, v.s.Subject, ReasonLifetime)
 		return nil, &EndedError{ReasonLifetime}
 	}
 	// Also when our copy looks idle: another replica may have been used since.
 	v, err := m.confirm(ctx, sl, t)
 	if err != nil {
-		if v = m.keep(ctx, sl, err); v == nil {
-			return nil, err
+		if v = m.keep(ctx, sl, err); v != nil {
+			lookup = LookupKept
 		}
+	}
+	m.looked(lookup)
+	if v == nil {
+		return nil, err
 	}
 	if v.ended != "" {
 		return nil, &EndedError{v.ended}

@@ -75,6 +75,10 @@ type Options struct {
 	// Changed is told the [Session.ID] of each session, of any provider, that the store says somebody changed or ended. It must return quickly. Nil is
 	// nobody.
 	Changed func(id string)
+	// Looked is told what the local cache knew, of each session that a request asks for. It must return at once. Nil is nobody.
+	Looked func(Lookup)
+	// Waited is told how long somebody waited for a refresh, of those who had to. It must return quickly. Nil is nobody.
+	Waited func(took time.Duration)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Log gets the life cycle of sessions; nil is nowhere.

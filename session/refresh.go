@@ -118,6 +118,10 @@ func (m *Manager) renewOnce(ctx context.Context, s *Session, refresh RefreshFunc
 		// It is over but for its write, because the store is down, and what it yielded is s.
 		return or(s.orError(now, force, unavailable("refresh session", errors.New("the last refresh is not stored yet"))))
 	}
+	if m.o.Waited != nil {
+		began := m.o.Now()
+		defer func() { m.o.Waited(m.o.Now().Sub(began)) }()
+	}
 	select {
 	case <-f.done:
 		if f.err != nil {

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/proxy/metrics"
 	"postern/proxy/tracing"
 )
 
@@ -59,7 +60,10 @@ func (p *Provider) callBy(ctx context.Context, by http.RoundTripper, what string
 	})
 	span := p.o.Tracer.Provider(ctx, p.name, what, req)
 	defer span.End()
+	outcome, began := "error", time.Now()
+	defer func() { p.o.Metrics.ProviderCall(p.name, endpointOf(what), outcome, time.Since(began)) }()
 	broken := func(err error) error {
+		outcome = metrics.Failure(err)
 		span.Fail(tracing.ErrorType(err))
 		return &UnavailableError{What: what + " did not answer", Err: safeCause(ctx, err), sent: got.Load() || !asked.Load()}
 	}
@@ -80,7 +84,20 @@ func (p *Provider) callBy(ctx context.Context, by http.RoundTripper, what string
 	if len(a.body) > maxAnswer {
 		return answer{}, badAnswer("%s answered more than %d bytes", what, maxAnswer)
 	}
+	outcome = strconv.Itoa(a.status/100) + "xx"
 	return a, nil
+}
+
+// endpointOf is the word under which calls to an endpoint are counted. Those that an operator has added count together.
+func endpointOf(what string) string {
+	word, _, _ := strings.Cut(what, " ")
+	switch {
+	case strings.HasPrefix(what, userinfoCall):
+		return "userinfo_call"
+	case word == "jwks_uri":
+		return "jwks"
+	}
+	return word
 }
 
 // get asks for a JSON document that anyone may read and wants status 200.

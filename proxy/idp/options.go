@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"postern/proxy/metrics"
 	"postern/proxy/tracing"
 )
 
@@ -154,6 +155,8 @@ type Options struct {
 	Transport http.RoundTripper
 	// Tracer records the calls that are made for a request; nil records nothing.
 	Tracer *tracing.Tracer
+	// Metrics counts all calls; nil counts nothing.
+	Metrics *metrics.Metrics
 	// Now tells the time; nil is time.Now.
 	Now func() time.Time
 	// Log gets what is worth telling an operator; nil is nobody.

@@ -18,6 +18,9 @@ const (
 	maxBytes = 4 << 20 // of all calls: a list in memory is many times as big
 )
 
+// userinfoCall begins what errors name the operator's own calls by.
+const userinfoCall = "userinfo call "
+
 // ofToken are the claims that say what a token is, rather than who somebody is.
 func ofToken() []string {
 	return []string{"iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "auth_time", "acr", "amr", "sid"}
@@ -139,7 +142,7 @@ func (u UserinfoCall) name() string {
 // fetchPages makes one call and follows its pages (RFC 8288, rel=next) where it answers a list. Lists that are too long are refused
 // rather than cut, as groups are.
 func (p *Provider) fetchPages(ctx context.Context, call UserinfoCall, access string, left *int) (any, error) {
-	what := "userinfo call " + call.name()
+	what := userinfoCall + call.name()
 	at, err := parseAddress(call.URL)
 	if err != nil {
 		return nil, badAnswer("%s has a malformed address", what)
