@@ -58,6 +58,8 @@ type Options struct {
 	Transport http.RoundTripper
 	// Tracer records spans; nil records nothing.
 	Tracer *tracing.Tracer
+	// Metrics counts; nil is new ones.
+	Metrics *metrics.Metrics
 }
 
 // Stack is everything together.
@@ -121,8 +123,12 @@ func (s *Stack) start(o Options) {
 	}
 	s.Provider.AddClient(idptest.Client{ID: "wiki", Secret: "canary-client-secret", AuthMethod: "client_secret_basic",
 		RedirectURIs: []string{s.URL + cfg.Server.Prefix + "/callback"}, PostLogoutRedirectURIs: []string{s.URL + cfg.Server.Prefix + "/logout/callback"}})
+	counted := o.Metrics
+	if counted == nil {
+		counted = metrics.New("test")
+	}
 	log := slog.New(slog.NewJSONHandler(io.MultiWriter(s.Log, s.t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Audit: slog.New(slog.NewJSONHandler(s.Audit, nil)), Now: s.Clock.Now, Transport: o.Transport, Metrics: metrics.New("test"), Tracer: o.Tracer})
+	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Audit: slog.New(slog.NewJSONHandler(s.Audit, nil)), Now: s.Clock.Now, Transport: o.Transport, Metrics: counted, Tracer: o.Tracer})
 	if err != nil {
 		s.t.Fatal(err)
 	}
