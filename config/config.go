@@ -123,6 +123,9 @@ type Log struct {
 	Format string `yaml:"format" default:"json" oneof:"json text"`
 	// Level is debug, info, warn or error.
 	Level string `yaml:"level" default:"info" oneof:"debug info warn error"`
+	// Requests is the share, 0 to 1, of requests that ended well whose line is written. Requests that were refused, failed or broke off, and all answers of
+	// 500 and above, always have their line; 0 leaves only those.
+	Requests float64 `yaml:"requests" default:"1"`
 }
 
 // Tracing is the `server.tracing` section.

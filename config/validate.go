@@ -150,15 +150,14 @@ func (v *validator) server() {
 	}
 	v.bodyLimit("server.max_request_body", s.MaxRequestBody)
 	v.word("server.log.level", s.Log.Level, "debug", "info", "warn", "error")
+	v.share("server.log.requests", s.Log.Requests)
 	if t := s.Tracing; t != nil {
 		if t.Endpoint == nil {
 			v.err("server.tracing.endpoint", "is missing", "Name the OTLP/HTTP address, such as http://127.0.0.1:4318")
 		} else {
 			v.collector("server.tracing.endpoint", t.Endpoint)
 		}
-		if t.Sample < 0 || t.Sample > 1 {
-			v.shown("server.tracing.sample", "is not a share", "Write a number from 0 to 1, such as 0.05")
-		}
+		v.share("server.tracing.sample", t.Sample)
 	}
 	if v.given("server.max_request_body") && !slices.ContainsFunc(v.c.Routes, func(r Route) bool { return len(r.Upstream) > 0 }) {
 		v.err("server.max_request_body", "does nothing where no route has an upstream", "Set the like in the proxy that carries the requests")
@@ -200,6 +199,12 @@ func (v *validator) bothFiles(path string, t *TLS) {
 func (v *validator) word(path, word string, known ...string) {
 	if !slices.Contains(known, word) {
 		v.shown(path, "is not one of the words that it can be", "Write one of: "+strings.Join(known, ", "))
+	}
+}
+
+func (v *validator) share(path string, n float64) {
+	if !(n >= 0 && n <= 1) { // nor is .nan
+		v.shown(path, "is not a share", "Write a number from 0 to 1, such as 0.05")
 	}
 }
 

@@ -156,7 +156,7 @@ func newAdmin(rd *readiness, sessions *adminSessions, m *metrics.Metrics, c conf
 func adminOnly(next http.Handler, c config.Server, audit *auditor) http.Handler {
 	adminHost, _, _ := net.SplitHostPort(c.AdminListen)
 	refuse := func(w http.ResponseWriter, r *http.Request, status int, code, detail string) {
-		audit.auditOperator(r, auditAdminRefused, slog.String("reason", code), slog.String("method", r.Method), slog.String("path", r.URL.Path))
+		audit.auditOperator(r, auditAdminRefused, slog.String("reason", code), slog.String("method", brief(r.Method)), slog.String("path", brief(r.URL.Path)))
 		adminProblem(w, status, code, detail, nil)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

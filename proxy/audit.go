@@ -66,7 +66,7 @@ func (a *auditor) session(x *exchange, s *session.Session, event string, attrs .
 	if s != nil {
 		attrs = append(attrs, slog.String("provider", s.Provider), slog.String("user", s.Identity.User), slog.String("subject", s.Subject), slog.String("session", s.Handle()))
 	}
-	attrs = append(attrs, slog.String("client", x.client.Addr.String()), slog.String("host", x.client.Host), slog.String("request_id", x.client.RequestID),
+	attrs = append(attrs, slog.String("client", x.client.Addr.String()), slog.String("host", brief(x.client.Host)), slog.String("request_id", x.client.RequestID),
 		slog.String("browser", session.BrowserFamily(x.r.UserAgent())))
 	a.event(x.r.Context(), event, attrs...)
 }
@@ -77,7 +77,7 @@ func (a *auditor) denied(x *exchange, v verdict) {
 	if a == nil || v.Kind != verdictDeny || v.Session == nil {
 		return
 	}
-	a.session(x, v.Session, auditAccessRefused, slog.String("reason", v.Reason), slog.String("route", x.route.name), slog.String("method", x.r.Method), slog.String("path", x.path))
+	a.session(x, v.Session, auditAccessRefused, slog.String("reason", v.Reason), slog.String("route", x.route.name), slog.String("method", brief(x.r.Method)), slog.String("path", brief(x.path)))
 }
 
 // auditSignedIn notes what came of a sign-in that was begun. What a provider wrote is said only where it is one of the words that we know.

@@ -77,6 +77,8 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	p := &Proxy{
 		dialect:     dialect,
 		log:         env.Log,
+		logShare:    cfg.Server.Log.Requests,
+		logNames:    newLogNames(),
 		now:         env.Now,
 		pages:       page.New(page.Options{}),
 		routes:      newTable(),

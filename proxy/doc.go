@@ -4,7 +4,7 @@
 //
 //	every request   proxy.go        method, path and host are checked, our endpoints told from routes; path.go has the rules of paths
 //	                toolarge.go     headers that are too large, and the way out for a browser with too many cookies; clientbody.go bodies that stand still
-//	                exchange.go     what is known of one request on its way, its line in the log and its span
+//	                exchange.go     what is known of one request on its way, and its span; requestlog.go writes its line in the log
 //	                forwarded.go    who asks, at which host: what trusted proxies say of that
 //	  our endpoints endpoints.go    start callback logout session … each to its file
 //	  a route       routes.go       the most specific route wins; none is 404

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"context"
-	"encoding/hex"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -43,6 +41,7 @@ type exchange struct {
 	answered time.Time               // when the status was written; zero: it was not
 	upstream time.Duration           // spent with the application, its body included
 	err      error                   // for the operator's log, never for the client
+	failed   bool                    // it is broken off, or the application did not answer it
 	revised  atomic.Pointer[verdict] // what the verdict became while the request was under way; nil: it holds
 	more     []slog.Attr             // what only some endpoints have to say in the log
 	span     *tracing.Span           // nil without tracing
@@ -117,45 +116,6 @@ func exchangeOf(w http.ResponseWriter) *exchange {
 	}
 }
 
-// logRequest writes the line that each request gets: no query, no token, no name.
-func (p *Proxy) logRequest(x *exchange) {
-	ctx := context.WithoutCancel(x.r.Context())
-	if !p.log.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
-	reason := x.outcome().logged()
-	attrs := make([]slog.Attr, 0, 16)
-	attrs = append(attrs,
-		slog.String("request_id", x.client.RequestID),
-		slog.String("method", x.r.Method),
-		slog.String("host", x.client.Host),
-		slog.String("path", x.path),
-		slog.Int("status", x.status),
-		slog.String("verdict", x.verdict.Kind.String()),
-		slog.String("reason", reason),
-		slog.Float64("duration_ms", milliseconds(p.now().Sub(x.start))),
-		slog.Int64("bytes", x.bytes),
-		slog.String("client", x.client.Addr.String()),
-	)
-	if x.route != nil {
-		attrs = append(attrs, slog.String("route", x.route.name))
-	}
-	if x.upstream != 0 {
-		attrs = append(attrs, slog.Float64("upstream_ms", milliseconds(x.upstream)))
-	}
-	if s := x.verdict.Session; s != nil {
-		attrs = append(attrs, slog.String("session", s.Handle()), slog.String("user", p.userHash(s.Subject)))
-	}
-	if id := x.span.TraceID(); id != "" {
-		attrs = append(attrs, slog.String("trace_id", id))
-	}
-	attrs = append(attrs, x.more...)
-	if x.err != nil {
-		attrs = append(attrs, slog.String("error", x.err.Error()))
-	}
-	p.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
-}
-
 // outcome is the verdict as it became.
 func (x *exchange) outcome() verdict {
 	if v := x.revised.Load(); v != nil {
@@ -179,11 +139,4 @@ func (x *exchange) endSpan() {
 		r.Route = strings.TrimRight(x.path, "/")
 	}
 	x.span.EndRequest(r)
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// userHash names a person in the log without naming them; it is the same on every replica, until session.keys has another first key.
-func (p *Proxy) userHash(subject string) string {
-	return hex.EncodeToString(p.keys.MAC("log user", subject)[0][:6])
 }

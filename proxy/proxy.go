@@ -19,6 +19,8 @@ import (
 // Proxy is the front door. Make one with [New]; it is an http.Handler for the public listener.
 type Proxy struct {
 	log          *slog.Logger
+	logShare     float64 // of the requests that ended well, as server.log.requests says
+	logNames     *logNames
 	now          func() time.Time
 	pages        *page.Pages
 	routes       *table
@@ -207,6 +209,7 @@ func (p *Proxy) finish(x *exchange) {
 	defer p.count(x)
 	if v := recover(); v != nil {
 		if v == http.ErrAbortHandler { // the upstream's or client's side of a stream broke: nothing more can be said
+			x.failed = true
 			x.reason("aborted", nil)
 			if x.r.Context().Err() != nil {
 				x.status = statusClientClosed
@@ -215,6 +218,7 @@ func (p *Proxy) finish(x *exchange) {
 			p.logRequest(x)
 			panic(v)
 		}
+		x.failed = true
 		p.log.ErrorContext(x.r.Context(), "panic", "request_id", x.client.RequestID, "panic", v, "stack", string(debug.Stack()))
 		if x.status == 0 {
 			p.refuse(x, http.StatusInternalServerError, "panic", nil)

@@ -208,6 +208,7 @@ func (p *Proxy) upstreamFailed(w http.ResponseWriter, r *http.Request, f failure
 		p.render(x)
 		return
 	}
+	x.failed = true
 	x.reason(f.Reason, f.Err)
 	if f.Status == statusClientClosed {
 		x.status = f.Status

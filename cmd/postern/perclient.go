@@ -5,24 +5,27 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+
+	"postern/proxy/metrics"
 )
 
 // perClient is a listener that bounds how many connections one client has open at a time (server.max_connections_per_client). One too many is
 // closed at once.
 type perClient struct {
 	net.Listener
-	limit  int
-	exempt []netip.Prefix // trusted proxies: each stands for many clients
+	limit   int
+	exempt  []netip.Prefix // trusted proxies: each stands for many clients
+	metrics *metrics.Metrics
 
 	mu   sync.Mutex
 	open map[netip.Addr]int
 }
 
-func limitPerClient(l net.Listener, limit int, exempt []netip.Prefix) net.Listener {
+func limitPerClient(l net.Listener, limit int, exempt []netip.Prefix, m *metrics.Metrics) net.Listener {
 	if limit == 0 {
 		return l
 	}
-	return &perClient{Listener: l, limit: limit, exempt: exempt, open: map[netip.Addr]int{}}
+	return &perClient{Listener: l, limit: limit, exempt: exempt, metrics: m, open: map[netip.Addr]int{}}
 }
 
 // Accept implements net.Listener.
@@ -39,6 +42,7 @@ func (l *perClient) Accept() (net.Conn, error) {
 		if l.take(client) {
 			return &clientConn{Conn: conn, left: sync.OnceFunc(func() { l.giveBack(client) })}, nil
 		}
+		l.metrics.Rejected("connections")
 		_ = conn.Close() // whoever has too many is told nothing
 	}
 }

@@ -24,7 +24,7 @@ func TestOneClientHasSoManyConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer inner.Close()
-	l := limitPerClient(inner, 2, nil)
+	l := limitPerClient(inner, 2, nil, nil)
 	in := make(chan net.Conn)
 	go func() { // ends with the listener
 		for {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	goversion "go/version"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -44,13 +43,16 @@ func serve(ctx context.Context, o *options) error {
 	if problems := cfg.CheckFiles(); len(problems.Errors()) > 0 {
 		return problems.Errors()
 	}
-	log := newLogger(os.Stderr, cfg.Server.Log)
+	m := metrics.New(version)
+	log, closeLog := newLogger(os.Stderr, cfg.Server.Log, m)
+	defer closeLog()
 	warnAtStart(log, cfg)
 	store, err := openStore(cfg, log)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
+	countStore(m, store)
 	audit, closeAudit, err := openAudit(cfg.Server.Audit, log)
 	if err != nil {
 		return err
@@ -58,11 +60,11 @@ func serve(ctx context.Context, o *options) error {
 	defer closeAudit()
 	tracer := newTracer(cfg.Server.Tracing, log)
 	defer tracer.Close()
-	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log, Audit: audit, Metrics: metrics.New(version), Tracer: tracer})
+	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log, Audit: audit, Metrics: m, Tracer: tracer})
 	if err != nil {
 		return err
 	}
-	s, err := listen(cfg, p, log)
+	s, err := listen(cfg, p, m, log)
 	if err != nil {
 		return err
 	}
@@ -109,16 +111,6 @@ func drain(p *proxy.Proxy, s *servers, c config.Server, log *slog.Logger) error 
 	}
 	log.Info("stopped")
 	return nil
-}
-
-func newLogger(w io.Writer, c config.Log) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // checked by config; the zero level is info
-	ho := &slog.HandlerOptions{Level: level}
-	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, ho))
-	}
-	return slog.New(slog.NewJSONHandler(w, ho))
 }
 
 // newTracer makes what sends spans to a collector; nil without server.tracing.
@@ -183,6 +175,16 @@ func openStore(cfg *config.Config, log *slog.Logger) (session.Store, error) {
 	return redisstore.New(o)
 }
 
+// countStore counts what a store knows of itself, if it does.
+func countStore(m *metrics.Metrics, store session.Store) {
+	if r, ok := store.(*redisstore.Store); ok {
+		m.StoreStatus(func() (string, uint64) {
+			status := r.Status()
+			return status.Breaker, status.Unconfirmed
+		})
+	}
+}
+
 // server is one listener with what it serves.
 type server struct {
 	http     *http.Server
@@ -192,8 +194,8 @@ type server struct {
 func (s *server) addr() string { return s.listener.Addr().String() }
 
 // limit bounds the connections of one client.
-func (s *server) limit(c config.Server) {
-	s.listener = limitPerClient(s.listener, c.MaxConnectionsPerClient, c.TrustedProxies)
+func (s *server) limit(c config.Server, m *metrics.Metrics) {
+	s.listener = limitPerClient(s.listener, c.MaxConnectionsPerClient, c.TrustedProxies, m)
 }
 
 // servers are all listeners of the process; redirect may be nil.
@@ -210,7 +212,7 @@ func (s *servers) all() []*server {
 }
 
 // listen opens every listener, or none.
-func listen(cfg *config.Config, p *proxy.Proxy, log *slog.Logger) (_ *servers, err error) {
+func listen(cfg *config.Config, p *proxy.Proxy, m *metrics.Metrics, log *slog.Logger) (_ *servers, err error) {
 	s := &servers{}
 	defer func() {
 		if err != nil {
@@ -230,7 +232,7 @@ func listen(cfg *config.Config, p *proxy.Proxy, log *slog.Logger) (_ *servers, e
 	if s.public, err = open(cfg.Server.Listen, p, tlsConfig, log); err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
-	s.public.limit(cfg.Server)
+	s.public.limit(cfg.Server, m)
 	if adminTLS, err = newAdminTLS(cfg.Server); err != nil {
 		return nil, fmt.Errorf("server.admin: %w", err)
 	}
@@ -241,7 +243,7 @@ func listen(cfg *config.Config, p *proxy.Proxy, log *slog.Logger) (_ *servers, e
 		if s.redirect, err = open(cfg.Server.RedirectListen, p.Redirect(), nil, log); err != nil {
 			return nil, fmt.Errorf("server.redirect_listen: %w", err)
 		}
-		s.redirect.limit(cfg.Server)
+		s.redirect.limit(cfg.Server, m)
 	}
 	return s, nil
 }
