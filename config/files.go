@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // maxPEM bounds what is read of a certificate or CA file.
@@ -21,7 +22,16 @@ const maxPEM = 4 << 20
 
 // CheckFiles reads the files that the configuration names: secrets, session keys, certificates and CAs. Load does not,
 // so that a file can be checked on another machine. It changes nothing.
-func (c *Config) CheckFiles() Problems {
+func (c *Config) CheckFiles() Problems { return c.readFiles().problems.sorted() }
+
+// Files are the files that [Config.CheckFiles] reads, missing ones too: when one changes, the configuration is another.
+func (c *Config) Files() []string {
+	files := c.readFiles().files
+	slices.Sort(files)
+	return slices.Compact(files)
+}
+
+func (c *Config) readFiles() *validator {
 	v := &validator{c: c}
 	if a := c.Server.Admin; a != nil {
 		v.secret("server.admin.token", a.Token, func(text string) string {
@@ -79,7 +89,7 @@ func (c *Config) CheckFiles() Problems {
 		}
 		v.folder(at+".upstream", r.Folder())
 	}
-	return v.problems.sorted()
+	return v
 }
 
 // folder wants a folder that can be read.
@@ -103,6 +113,9 @@ func (v *validator) folder(path, name string) {
 func (v *validator) secret(path string, s Secret, bad func(string) string, mend string) {
 	if s.IsZero() {
 		return
+	}
+	if s.File() != "" {
+		v.files = append(v.files, s.File())
 	}
 	text, err := s.Value()
 	if err != nil {
@@ -226,6 +239,7 @@ func (v *validator) appendable(path, file string) {
 
 // pem reads a PEM file, bounded.
 func (v *validator) pem(path, file string) ([]byte, bool) {
+	v.files = append(v.files, file)
 	data, err := readPEM(file)
 	if err != nil {
 		v.err(path, v.c.src.show(path)+" "+err.Error(), "Put the PEM file there, readable by Postern's user")

@@ -20,6 +20,7 @@ type validator struct {
 	c        *Config
 	secure   bool // browsers see https, as far as is known
 	problems Problems
+	files    []string // that were read
 }
 
 // validate checks everything that needs no I/O.

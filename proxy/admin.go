@@ -30,16 +30,17 @@ const (
 // leave it true, since taking every replica out at once helps nobody; they show in the body.
 type readiness struct {
 	listening, draining, storeOnce atomic.Bool
-	storeProblem                   atomic.Pointer[string]
+	storeProblem, configProblem    atomic.Pointer[string]
 
-	now       func() time.Time
-	start     time.Time
-	store     session.Store
-	providers []*provider
+	now   func() time.Time
+	start time.Time
+	store session.Store
 }
 
-func newReadiness(p *Proxy, now func() time.Time) *readiness {
-	return &readiness{now: now, start: now(), store: p.store, providers: p.providers}
+func newReadiness(store session.Store, now func() time.Time) *readiness {
+	rd := &readiness{now: now, start: now(), store: store}
+	rd.configProblem.Store(new(string))
+	return rd
 }
 
 // run asks the store until ctx ends.
@@ -75,18 +76,19 @@ type readyBody struct {
 	Listening bool              `json:"listening"`
 	Draining  bool              `json:"draining"`
 	Store     string            `json:"store"`
+	Config    string            `json:"config"`
 	Providers map[string]string `json:"providers"`
 }
 
 // report is what holds now. Strict is false for any part that is not well.
-func (rd *readiness) report() (body readyBody, strict bool) {
-	body = readyBody{Listening: rd.listening.Load(), Draining: rd.draining.Load(), Store: "not asked yet", Providers: map[string]string{}}
+func (rd *readiness) report(providers []*provider) (body readyBody, strict bool) {
+	body = readyBody{Listening: rd.listening.Load(), Draining: rd.draining.Load(), Store: "not asked yet", Config: orOK(*rd.configProblem.Load()), Providers: map[string]string{}}
 	if problem := rd.storeProblem.Load(); problem != nil {
 		body.Store = orOK(*problem)
 	}
-	strict = body.Store == "ok"
+	strict = body.Store == "ok" && body.Config == "ok"
 	discovered := true
-	for _, pr := range rd.providers {
+	for _, pr := range providers {
 		problem := pr.idp.Problem()
 		if problem == "" && !pr.idp.Discovered() {
 			problem = "not discovered yet"
@@ -107,8 +109,8 @@ func orOK(problem string) string {
 	return problem
 }
 
-func (rd *readiness) serveReady(w http.ResponseWriter, r *http.Request) {
-	body, strict := rd.report()
+func (p *Proxy) serveReady(w http.ResponseWriter, r *http.Request) {
+	body, strict := p.ready.report(p.providers)
 	good := body.Ready
 	if r.URL.Query().Get("strict") == "1" {
 		good = strict
@@ -122,13 +124,13 @@ func (rd *readiness) serveReady(w http.ResponseWriter, r *http.Request) {
 }
 
 // newAdmin builds the admin listener's handler. What can harm needs server.admin.
-func newAdmin(rd *readiness, sessions *adminSessions, m *metrics.Metrics, c config.Server) (http.Handler, error) {
+func newAdmin(ready http.HandlerFunc, sessions *adminSessions, m *metrics.Metrics, c config.Server) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		noStore(w.Header())
 		_, _ = w.Write([]byte("ok\n"))
 	})
-	mux.HandleFunc("GET /readyz", rd.serveReady)
+	mux.HandleFunc("GET /readyz", ready)
 	mux.Handle("GET /metrics", m.Handler())
 	if c.Admin == nil || c.Admin.Token.IsZero() && c.Admin.ClientCA == "" {
 		return mux, nil

@@ -10,9 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -39,16 +37,10 @@ type assertion struct {
 // asserter signs statements about who asks (a JWT, ES256), by which an application that anyone can reach tells what came through Postern. The first of
 // server.assertion_keys signs, all are published.
 type asserter struct {
-	files *keyFiles
-	now   func() time.Time
-	keys  atomic.Pointer[assertionKeys]
-	kept  *otter.Cache[assertionKey, signedAssertion]
-}
-
-// assertionKeys are the keys in use. They never change.
-type assertionKeys struct {
+	now    func() time.Time
 	signer jose.Signer
 	public []byte // the JSON Web Key Set
+	kept   *otter.Cache[assertionKey, signedAssertion]
 }
 
 // assertionKey is what an assertion depends on: a session as it is now, and for whom it is made.
@@ -57,7 +49,6 @@ type assertionKey struct {
 	version          int64
 	obtained         time.Time
 	issuer, audience string
-	keys             *assertionKeys
 }
 
 type signedAssertion struct {
@@ -65,14 +56,14 @@ type signedAssertion struct {
 	until time.Time
 }
 
-func newAsserter(secrets []config.Secret, now func() time.Time, log *slog.Logger) (*asserter, error) {
+// newAsserter makes one of keys in PEM.
+func newAsserter(texts []string, now func() time.Time) (*asserter, error) {
 	a := &asserter{now: now, kept: otter.Must(&otter.Options[assertionKey, signedAssertion]{
 		MaximumWeight: assertionsKept,
 		Weigher:       func(_ assertionKey, s signedAssertion) uint32 { return uint32(256 + len(s.text)) },
 		Logger:        &otter.NoopLogger{},
 	})}
-	a.files = &keyFiles{at: "server.assertion_keys", what: "assertion keys", secrets: secrets, log: log, take: a.take}
-	return a, a.files.begin(NewAssertionKey)
+	return a, a.readKeys(texts)
 }
 
 // NewAssertionKey makes a private key for server.assertion_keys, in PEM.
@@ -88,8 +79,7 @@ func NewAssertionKey() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// take makes texts the keys.
-func (a *asserter) take(texts []string) error {
+func (a *asserter) readKeys(texts []string) error {
 	var set jose.JSONWebKeySet
 	var first jose.JSONWebKey
 	for i, text := range texts {
@@ -108,23 +98,18 @@ func (a *asserter) take(texts []string) error {
 			first = jose.JSONWebKey{Key: private, KeyID: public.KeyID}
 		}
 	}
-	keys := &assertionKeys{}
 	var err error
-	if keys.public, err = json.Marshal(set); err != nil {
+	if a.public, err = json.Marshal(set); err != nil {
 		return err
 	}
-	keys.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: first}, (&jose.SignerOptions{}).WithType("JWT"))
-	if err != nil {
-		return err
-	}
-	a.keys.Store(keys)
-	return nil
+	a.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: first}, (&jose.SignerOptions{}).WithType("JWT"))
+	return err
 }
 
 // sign is the statement about the session of x for audience. An older one serves for a while.
 func (a *asserter) sign(x *exchange, audience string) (string, error) {
 	s, now := x.verdict.Session, a.now()
-	key := assertionKey{owner: ownerOf(s), version: s.Version, obtained: s.Tokens.Obtained, issuer: x.origin.String(), audience: audience, keys: a.keys.Load()}
+	key := assertionKey{owner: ownerOf(s), version: s.Version, obtained: s.Tokens.Obtained, issuer: x.origin.String(), audience: audience}
 	if kept, ok := a.kept.GetIfPresent(key); ok && now.Before(kept.until) {
 		return kept.text, nil
 	}
@@ -145,7 +130,7 @@ func (a *asserter) sign(x *exchange, audience string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	jws, err := key.keys.signer.Sign(payload)
+	jws, err := a.signer.Sign(payload)
 	if err != nil {
 		return "", err
 	}
@@ -170,6 +155,6 @@ func (p *Proxy) jwks(x *exchange) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	x.WriteHeader(http.StatusOK)
 	if x.r.Method != http.MethodHead {
-		_, _ = x.Write(p.asserter.keys.Load().public)
+		_, _ = x.Write(p.asserter.public)
 	}
 }

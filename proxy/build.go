@@ -20,7 +20,6 @@ import (
 	"postern/proxy/page"
 	"postern/proxy/tracing"
 	"postern/session"
-	"postern/session/seal"
 )
 
 // Env is the outside world that a Proxy works in.
@@ -39,6 +38,9 @@ type Env struct {
 	Audit *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Before is the Proxy of the configuration until now, in the same world; nil at start. What the process remembers goes on in the new one, and
+	// Before finishes what it has begun.
+	Before *Proxy
 }
 
 // provider is one identity provider with the sessions that it began.
@@ -65,7 +67,15 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		env.Now = time.Now
 	}
 	env.Store = watchStore(env.Store, env.Tracer, env.Metrics, cfg.Session.Store.Redis != nil)
-	keys, err := newKeyring(cfg.Session, env.Log)
+	before := env.Before
+	env.Before = nil // what the new one keeps of env must not keep the old one
+	var shared *lasting
+	if before != nil {
+		shared = before.lasting
+	} else {
+		shared = newLasting(env)
+	}
+	keys, err := shared.sessionKeys(cfg.Session.Keys)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +85,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		dialect = cfg.ForwardAuth.Dialect
 	}
 	p := &Proxy{
+		lasting:     shared,
 		dialect:     dialect,
 		log:         env.Log,
 		logShare:    cfg.Server.Log.Requests,
@@ -82,7 +93,6 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		now:         env.Now,
 		pages:       page.New(page.Options{}),
 		routes:      newTable(),
-		revoking:    newRevoker(env.Log),
 		appTokens:   map[config.ClientCredentials]*appToken{},
 		forwarding:  forwarding{trusted: cfg.Server.TrustedProxies},
 		streams:     newStreams(env.Metrics),
@@ -96,12 +106,12 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		public:      cfg.Server.PublicURL != nil,
 		returnHosts: cfg.Server.ReturnHosts,
 		keys:        keys,
-		keeper:      newKeeper(cfg.Session.KeptRequests),
+		keeper:      newKeeper(cfg.Session.KeptRequests, shared.keptPlaces),
 		crossOrigin: http.NewCrossOriginProtection(),
 		tokens:      newPresentedTokens(env.Now),
 	}
 	p.traded = newTraded(p)
-	p.attempts = &attempts{ring: keys.WithNow(env.Now), cookie: http.Cookie{
+	p.attempts = &attempts{ring: shared.ring.WithNow(env.Now), cookie: http.Cookie{
 		Name: attemptCookieName(secure), Path: "/", Secure: secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}}
 	if secure && cfg.Server.HSTS > 0 {
@@ -112,7 +122,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		return nil, problems
 	}
 	for _, c := range cfg.Providers {
-		pr, err := newProvider(cfg, c, keptClaims(cfg.Routes, programs, c.Name), keys.Ring, env, secure, p)
+		pr, err := newProvider(cfg, c, keptClaims(cfg.Routes, programs, c.Name), env, secure, p)
 		if err != nil {
 			return nil, fmt.Errorf("providers.%s: %w", c.Name, err)
 		}
@@ -120,7 +130,11 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	}
 	p.ownHeaders = headerNames(programs)
 	if slices.ContainsFunc(programs, func(r routePrograms) bool { return r.assertion != nil }) {
-		if p.asserter, err = newAsserter(cfg.Server.AssertionKeys, env.Now, env.Log); err != nil {
+		texts, err := shared.assertionKeys(cfg.Server.AssertionKeys)
+		if err != nil {
+			return nil, err
+		}
+		if p.asserter, err = newAsserter(texts, env.Now); err != nil {
 			return nil, err
 		}
 	}
@@ -133,9 +147,12 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	if err := p.trustOwnOrigins(cfg); err != nil {
 		return nil, err
 	}
-	p.ready = newReadiness(p, env.Now)
-	p.admin, err = newAdmin(p.ready, &adminSessions{p.providers, p.audit}, env.Metrics, cfg.Server)
-	return p, err
+	if p.admin, err = newAdmin(p.serveReady, &adminSessions{p.providers, p.audit}, env.Metrics, cfg.Server); err != nil {
+		return nil, err
+	}
+	p.learnFrom(before)
+	p.proxies.Add(1)
+	return p, nil
 }
 
 // attemptCookieName begins the names of the cookies of sign-ins under way.
@@ -146,7 +163,7 @@ func attemptCookieName(secure bool) string {
 	return "postern-login-"
 }
 
-func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *seal.Ring, env Env, secure bool, p *Proxy) (*provider, error) {
+func newProvider(cfg *config.Config, c config.Provider, keep []string, env Env, secure bool, p *Proxy) (*provider, error) {
 	o := providerOptions(c, keep, resourcesOf(cfg.Routes, c.Name), env)
 	o.SharesCallback = cfg.SharesCallback(c.Name) != ""
 	for _, other := range cfg.Providers {
@@ -169,7 +186,7 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, ring *sea
 	}
 	pr.sessions, err = session.NewManager(session.Options{
 		Provider: c.Name, ClientID: c.ClientID, Issuer: client.Issuer(), Deployment: deployment,
-		Ring: ring, Store: env.Store,
+		Ring: p.ring, Store: env.Store,
 		Ended: func(e session.Ending) {
 			audit.ended(e)
 			env.Metrics.SessionEnded(e.Provider, string(e.Reason))
@@ -309,7 +326,7 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 		}
 	}
 	rt.counted = p.metrics.Route(rt.name)
-	rt.via = newVia(p.keys.Ring, rt.name)
+	rt.via = newVia(p.keys, rt.name)
 	for _, name := range c.Provider {
 		rt.providers = append(rt.providers, p.provider(name))
 	}
@@ -404,18 +421,28 @@ func (p *Proxy) trustOwnOrigins(cfg *config.Config) error {
 	return nil
 }
 
+// learnFrom takes over what the Proxy before has learned from providers that are still the same, so that nobody waits for them to say it again, and
+// people can sign in while they do not answer.
+func (p *Proxy) learnFrom(before *Proxy) {
+	if before == nil {
+		return
+	}
+	for _, pr := range p.providers {
+		if old := before.provider(pr.name); old != nil && old.clientID == pr.clientID {
+			pr.idp.Adopt(old.idp)
+		}
+	}
+}
+
 // Run keeps providers discovered and caches true until ctx ends.
 func (p *Proxy) Run(ctx context.Context) error {
+	p.useKeys(p.keys, p.log)
 	var wg sync.WaitGroup
 	for _, pr := range p.providers {
 		wg.Go(func() { p.logExit(ctx, "provider", pr.idp.Run(ctx)) })
 		wg.Go(func() { p.logExit(ctx, "sessions", pr.sessions.Run(ctx)) })
 	}
 	wg.Go(func() { p.ready.run(ctx) })
-	wg.Go(func() { p.keys.files.run(ctx) })
-	if p.asserter != nil {
-		wg.Go(func() { p.asserter.files.run(ctx) })
-	}
 	wg.Go(func() { p.sweep(ctx) })
 	wg.Wait()
 	return ctx.Err()
@@ -448,17 +475,23 @@ func (p *Proxy) Listening() { p.ready.listening.Store(true) }
 // Drain makes readiness false. The caller then waits, so that load balancers notice.
 func (p *Proxy) Drain() { p.ready.draining.Store(true) }
 
+// ConfigProblem makes readiness tell that a changed configuration was not taken, and why in short; "" that all is well.
+func (p *Proxy) ConfigProblem(why string) { p.ready.configProblem.Store(&why) }
+
 // EndStreams ends open WebSockets (close 1001) and long responses, spread over the time that ctx leaves.
 func (p *Proxy) EndStreams(ctx context.Context) { p.streams.drain(ctx) }
 
-// Close waits for refreshes and revocations under way, so that no rotated token is lost, and gives connections to upstreams back.
+// Close waits for refreshes under way, so that no rotated token is lost, and gives connections to upstreams back. The last of those that took
+// each other's place waits for revocations, too.
 func (p *Proxy) Close(ctx context.Context) error {
 	var errs []error
 	for _, pr := range p.providers {
 		errs = append(errs, pr.sessions.Close(ctx))
 	}
 	p.traded.looking.Wait()
-	errs = append(errs, p.revoking.close(ctx)) // the last: the others hand tokens to it
+	if p.proxies.Add(-1) == 0 {
+		errs = append(errs, p.revoking.close(ctx)) // at the end: the others hand tokens to it
+	}
 	p.routes.each(func(rt *route) {
 		if rt.upstream != nil {
 			rt.upstream.close()

@@ -39,7 +39,7 @@
 //	your session    account.go      JSON and page about the session, refresh on demand; the list of one's sessions, and their end
 //
 //	wiring          build.go        the only place that sees the whole configuration
-//	                compile.go      rules and header values of routes; keys.go session.keys; keyfiles.go follows files of keys
+//	                compile.go      rules and header values of routes; lasting.go what one configuration hands to the next
 //	operators       admin.go        health, readiness, profiles, on the admin listener; adminsessions.go lists and ends sessions
 //	                explain.go      what would become of a request, for postern explain
 //	                watchstore.go   a span and a count for each operation of the session store; count.go counts requests

@@ -34,11 +34,11 @@ const (
 // keeper says how much is kept.
 type keeper struct {
 	maxSize, maxTotal int64
-	places            chan struct{}
+	places            chan struct{} // of the process
 }
 
-func newKeeper(c config.KeptRequests) keeper {
-	return keeper{maxSize: int64(c.MaxSize), maxTotal: int64(c.MaxTotal), places: make(chan struct{}, maxKeptAtOnce)}
+func newKeeper(c config.KeptRequests, places chan struct{}) keeper {
+	return keeper{maxSize: int64(c.MaxSize), maxTotal: int64(c.MaxTotal), places: places}
 }
 
 // enter takes a place for one request in memory, if there is one.

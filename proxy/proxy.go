@@ -14,37 +14,34 @@ import (
 	"postern/proxy/page"
 	"postern/proxy/tracing"
 	"postern/session"
+	"postern/session/seal"
 )
 
 // Proxy is the front door. Make one with [New]; it is an http.Handler for the public listener.
 type Proxy struct {
-	log          *slog.Logger
-	logShare     float64 // of the requests that ended well, as server.log.requests says
-	logNames     *logNames
-	now          func() time.Time
-	pages        *page.Pages
-	routes       *table
-	ownHeaders   []string // that some route sets, but for Authorization
-	providers    []*provider
-	forwarding   forwarding
-	streams      *streams
-	attempts     *attempts
-	used         usedAttempts
-	guesses      guesses
-	logoutMisses misses
-	revoking     *revoker
-	appTokens    map[config.ClientCredentials]*appToken
-	traded       *traded
-	asserter     *asserter // nil: no route has an assertion
-	tokens       *presentedTokens
-	store        session.Store
-	ready        *readiness
-	admin        http.Handler
-	audit        *auditor // nil: off
-	keeper       keeper
-	tracer       *tracing.Tracer
-	metrics      *metrics.Metrics
-	unrouted     *metrics.Route // counts what reaches no route
+	*lasting
+	log        *slog.Logger
+	logShare   float64 // of the requests that ended well, as server.log.requests says
+	logNames   *logNames
+	now        func() time.Time
+	pages      *page.Pages
+	routes     *table
+	ownHeaders []string // that some route sets, but for Authorization
+	providers  []*provider
+	forwarding forwarding
+	streams    *streams
+	attempts   *attempts
+	appTokens  map[config.ClientCredentials]*appToken
+	traded     *traded
+	asserter   *asserter // nil: no route has an assertion
+	tokens     *presentedTokens
+	store      session.Store
+	admin      http.Handler
+	audit      *auditor // nil: off
+	keeper     keeper
+	tracer     *tracing.Tracer
+	metrics    *metrics.Metrics
+	unrouted   *metrics.Route // counts what reaches no route
 
 	prefix      string   // of our own endpoints, such as /oauth2
 	dialect     string   // in which another proxy asks; "" when none does
@@ -52,7 +49,7 @@ type Proxy struct {
 	public      bool     // origin was written as public_url and holds for every host
 	returnHosts []string
 	hsts        string
-	keys        *keyring
+	keys        *seal.Ring // of this configuration, which are those of the process from Run on
 	crossOrigin *http.CrossOriginProtection
 }
 

@@ -86,7 +86,7 @@ func brief(text string) string {
 
 // userHash names a person in the log without naming them; it is the same on every replica, until session.keys has another first key.
 func (p *Proxy) userHash(subject string) string {
-	return hex.EncodeToString(p.keys.MAC("log user", subject)[0][:6])
+	return hex.EncodeToString(p.ring.MAC("log user", subject)[0][:6])
 }
 
 // logNames remembers how sessions and their people are called in the log, for those that come often: it is a keyed hash. Which is forgotten

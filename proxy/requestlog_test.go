@@ -28,7 +28,7 @@ func signedInRequest(tb testing.TB) (*Proxy, *exchange) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p := &Proxy{now: time.Now, logShare: 1, logNames: newLogNames(), keys: &keyring{Ring: ring}, log: slog.New(slog.DiscardHandler)}
+	p := &Proxy{now: time.Now, logShare: 1, logNames: newLogNames(), lasting: &lasting{ring: ring}, log: slog.New(slog.DiscardHandler)}
 	r := httptest.NewRequest("GET", "/wiki/page", nil).WithContext(context.Background())
 	x := &exchange{r: r, now: time.Now, start: time.Now(), path: "/wiki/page", status: 200, bytes: 1024, upstream: time.Millisecond,
 		client: clientInfo{RequestID: "0123456789abcdef0123456789abcdef", Host: "wiki.example.com", Addr: netip.MustParseAddr("192.0.2.9")},
@@ -102,7 +102,7 @@ func TestLogNamesAreForgotten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.keys.Ring, err = seal.NewRing(key); err != nil {
+	if p.ring, err = seal.NewRing(key); err != nil {
 		t.Fatal(err)
 	}
 	x.start = x.start.Add(logNameFor)

@@ -50,13 +50,6 @@ func newStreams(m *metrics.Metrics) *streams {
 	return &streams{metrics: m, open: map[stream]struct{}{}}
 }
 
-// count is how many streams are open.
-func (s *streams) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.open)
-}
-
 // add registers a stream. One that comes while draining is ended at once: the client goes elsewhere.
 func (s *streams) add(st stream) {
 	s.mu.Lock()

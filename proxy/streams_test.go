@@ -72,12 +72,19 @@ func echo(t *testing.T, c *websocket.Conn, message []byte) {
 	}
 }
 
+// openNow is how many streams are open.
+func openNow(s *streams) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
 // waitForCount waits until n streams are open.
 func waitForCount(t *testing.T, s *streams, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); s.count() != n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); openNow(s) != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d streams are open, want %d", s.count(), n)
+			t.Fatalf("%d streams are open, want %d", openNow(s), n)
 		}
 	}
 }
@@ -125,8 +132,8 @@ func TestDrainEndsWebSocketsWith1001(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
 	defer cancel()
 	f.streams.drain(ctx)
-	if f.streams.count() != 0 {
-		t.Errorf("%d are left", f.streams.count())
+	if openNow(f.streams) != 0 {
+		t.Errorf("%d are left", openNow(f.streams))
 	}
 	var first, last time.Time
 	for i := range n {
@@ -381,7 +388,7 @@ func TestGoodbyeStandsAtAFrameBoundary(t *testing.T) {
 			if b := <-got; !bytes.Equal(b, want) {
 				t.Errorf("size %d, ended at %d: the client gets %d bytes, want %d", size, at, len(b), len(want))
 			}
-			if s.count() != 0 {
+			if openNow(s) != 0 {
 				t.Error("it stays registered")
 			}
 		}

@@ -60,6 +60,13 @@ func newKeySet(p *Provider, address string) *keySet {
 	}
 }
 
+// adopt takes over the keys of another set at the same address.
+func (k *keySet) adopt(other *keySet) {
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	k.keys, k.fetched, k.count = other.keys, other.fetched, other.count
+}
+
 // verify returns the payload of a token in compact serialization that is signed with one of algs. what names the token in errors: a
 // [ProtocolError] for a bad one, and an [UnavailableError] when the key could not be had.
 func (k *keySet) verify(ctx context.Context, what, token string, algs ...string) (header jose.Header, payload []byte, err error) {

@@ -1,6 +1,7 @@
 package idp
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -41,6 +42,7 @@ type aliases struct {
 
 // metadata is what is known about a provider. It is never changed: newer metadata replace it.
 type metadata struct {
+	document    document // that the provider answered; empty when there was none
 	authorize   *url.URL // nil when there is none
 	token       string
 	userinfo    string // empty when there is none, as are the next two
@@ -79,13 +81,31 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 	return m, nil
 }
 
+// Adopt takes over what another Provider has learned of the same issuer by the same way, as if it had been asked just now. Where that does not fit,
+// nothing is taken, and the provider is asked.
+func (p *Provider) Adopt(other *Provider) {
+	old := other.meta.Load()
+	same := p.issuer == other.issuer && p.o.InternalURL == other.o.InternalURL && p.o.HTTPProxy == other.o.HTTPProxy && bytes.Equal(p.roots, other.roots)
+	if old == nil || !same || p.o.OAuth2 != nil || other.o.OAuth2 != nil {
+		return
+	}
+	m, err := p.readDocument(old.document)
+	if err != nil {
+		return // Run says so, once the provider was asked
+	}
+	if m.keys.address == old.keys.address {
+		m.keys.adopt(old.keys)
+	}
+	p.meta.Store(m)
+}
+
 // readDocument checks a discovery document.
 func (p *Provider) readDocument(d document) (*metadata, error) {
 	// OpenID Connect Discovery section 4.3: exactly the same, or someone else's metadata would be used for this issuer.
 	if d.Issuer != p.issuer {
 		return nil, badAnswer("discovery names another issuer: %q instead of %q", brief(d.Issuer), p.issuer)
 	}
-	m := &metadata{authAlgs: d.TokenAuthAlgs, scope: p.scope(d.Scopes), issRequired: d.ResponseIssuerSet}
+	m := &metadata{document: d, authAlgs: d.TokenAuthAlgs, scope: p.scope(d.Scopes), issRequired: d.ResponseIssuerSet}
 	var err error
 	if m.clientAuth, err = p.chooseClientAuth(d.TokenAuthMethods); err != nil {
 		return nil, err

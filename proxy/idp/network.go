@@ -21,15 +21,23 @@ type network struct {
 	asClient http.RoundTripper // for what the client asks as itself, and may ask twice
 	once     http.RoundTripper // for token requests
 	own      []*http.Transport
+	roots    []byte // CAFile as it was read
 }
 
 // newNetwork makes the way to a provider that o describes.
 func newNetwork(o Options) (network, error) {
-	plain, own, err := transport(o)
+	var roots []byte
+	if o.CAFile != "" {
+		var err error
+		if roots, err = os.ReadFile(o.CAFile); err != nil {
+			return network{}, fmt.Errorf("ca_file: %w", err)
+		}
+	}
+	plain, own, err := transport(o, roots)
 	if err != nil {
 		return network{}, err
 	}
-	n := network{own: own}
+	n := network{own: own, roots: roots}
 	asClient := plain
 	if o.ClientCert != nil {
 		t, ok := plain.(*http.Transport)
@@ -60,7 +68,7 @@ func (n network) close() {
 }
 
 // transport makes the transport for calls that need no certificate, and says which it made.
-func transport(o Options) (http.RoundTripper, []*http.Transport, error) {
+func transport(o Options, roots []byte) (http.RoundTripper, []*http.Transport, error) {
 	if o.Transport != nil && o.CAFile == "" && o.HTTPProxy == "" {
 		return o.Transport, nil, nil
 	}
@@ -73,13 +81,9 @@ func transport(o Options) (http.RoundTripper, []*http.Transport, error) {
 		t = given.Clone()
 	}
 	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
-		if err != nil {
-			return nil, nil, fmt.Errorf("ca_file: %w", err)
-		}
 		t.TLSClientConfig = tlsConfig(t)
 		t.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(roots) {
 			return nil, nil, errors.New("ca_file: holds no certificate")
 		}
 	}

@@ -5,6 +5,7 @@
 package proxytest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,15 +70,26 @@ type Stack struct {
 	URL      string
 	Provider *idptest.Server
 	App      *App
-	Proxy    *proxy.Proxy
+	Proxy    *proxy.Proxy // the newest
 	Store    session.Store
 	Clock    *Clock
 	Log      *Log
 	Audit    *Log // the audit log
 
-	t      testing.TB
-	server *httptest.Server
-	stop   func()
+	t       testing.TB
+	server  *httptest.Server
+	handler atomic.Pointer[proxy.Proxy]
+	running []running // the oldest first
+	env     map[string]string
+	o       Options
+	next    proxy.Env // of the one after the newest
+	stop    func()
+}
+
+// running is a Proxy with what ends its work.
+type running struct {
+	proxy *proxy.Proxy
+	stop  func()
 }
 
 // New starts a stack that ends with the test. The provider knows the client wiki and signs in alice, who is in wiki-users.
@@ -104,8 +117,8 @@ func New(t testing.TB, o Options) *Stack {
 
 func (s *Stack) start(o Options) {
 	s.t.Helper()
-	var handler http.Handler
-	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
+	s.o, s.running = o, nil
+	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.handler.Load().ServeHTTP(w, r) }))
 	address := s.server.Listener.Addr().String()
 	s.URL = "http://" + address
 	if o.TLS {
@@ -115,12 +128,9 @@ func (s *Stack) start(o Options) {
 	if text == "" {
 		text = Minimal
 	}
-	env := map[string]string{"LISTEN": address, "ORIGIN": s.URL, "ISSUER": s.Provider.URL, "UPSTREAM": s.App.URL}
-	maps.Copy(env, o.Env)
-	cfg, err := config.Parse("test.yaml", []byte(text), config.LoadOptions{LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
-	if err != nil {
-		s.t.Fatalf("configuration:\n%v", err)
-	}
+	s.env = map[string]string{"LISTEN": address, "ORIGIN": s.URL, "ISSUER": s.Provider.URL, "UPSTREAM": s.App.URL}
+	maps.Copy(s.env, o.Env)
+	cfg := s.parse(text)
 	s.Provider.AddClient(idptest.Client{ID: "wiki", Secret: "canary-client-secret", AuthMethod: "client_secret_basic",
 		RedirectURIs: []string{s.URL + cfg.Server.Prefix + "/callback"}, PostLogoutRedirectURIs: []string{s.URL + cfg.Server.Prefix + "/logout/callback"}})
 	counted := o.Metrics
@@ -128,20 +138,13 @@ func (s *Stack) start(o Options) {
 		counted = metrics.New("test")
 	}
 	log := slog.New(slog.NewJSONHandler(io.MultiWriter(s.Log, s.t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.Proxy, err = proxy.New(cfg, proxy.Env{Store: s.Store, Log: log, Audit: slog.New(slog.NewJSONHandler(s.Audit, nil)), Now: s.Clock.Now, Transport: o.Transport, Metrics: counted, Tracer: o.Tracer})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	handler = s.Proxy
+	s.use(cfg, proxy.Env{Store: s.Store, Log: log, Audit: slog.New(slog.NewJSONHandler(s.Audit, nil)), Now: s.Clock.Now, Transport: o.Transport, Metrics: counted, Tracer: o.Tracer})
 	if o.TLS {
 		s.server.EnableHTTP2 = true
 		s.server.StartTLS()
 	} else {
 		s.server.Start()
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = s.Proxy.Run(ctx) }()
 	s.Proxy.Listening()
 	if o.Provider == nil && o.Transport == nil {
 		s.awaitDiscovery()
@@ -151,13 +154,50 @@ func (s *Stack) start(o Options) {
 		s.server.Close()
 		closing, stop := context.WithTimeout(context.Background(), 10*time.Second)
 		defer stop()
-		if err := s.Proxy.Close(closing); err != nil {
-			s.t.Errorf("close: %v", err)
+		for _, r := range s.running {
+			if err := r.proxy.Close(closing); err != nil {
+				s.t.Errorf("close: %v", err)
+			}
+			r.stop()
 		}
-		cancel()
-		<-done
 	})
 	s.t.Cleanup(s.stop)
+}
+
+// parse reads a configuration with the stack's variables.
+func (s *Stack) parse(text string) *config.Config {
+	s.t.Helper()
+	cfg, err := config.Parse("test.yaml", []byte(text), config.LoadOptions{LookupEnv: func(name string) (string, bool) { v, ok := s.env[name]; return v, ok }})
+	if err != nil {
+		s.t.Fatalf("configuration:\n%v", err)
+	}
+	return cfg
+}
+
+// use makes a Proxy of cfg the one that serves.
+func (s *Stack) use(cfg *config.Config, env proxy.Env) {
+	s.t.Helper()
+	p, err := proxy.New(cfg, env)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = p.Run(ctx) }()
+	s.running = append(s.running, running{p, func() { cancel(); <-done }})
+	env.Before = p
+	s.Proxy, s.next = p, env
+	s.handler.Store(p)
+}
+
+// Reload puts a Proxy of another configuration in the place of the one that serves; "" is the same again, with its files as they are now. What was
+// begun goes on with the older ones, which run until the stack ends.
+func (s *Stack) Reload(text string) {
+	s.t.Helper()
+	if text == "" {
+		text = cmp.Or(s.o.Config, Minimal)
+	}
+	s.use(s.parse(text), s.next)
 }
 
 // awaitDiscovery waits until the provider corp, if there is one, is discovered: on a busy machine that may take longer than a request waits

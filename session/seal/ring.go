@@ -121,6 +121,13 @@ func (r *Ring) Replace(keys ...[]byte) error {
 	}
 }
 
+// Adopt gives r the keys that other has now, and reports whether they are others than before. other stays as it is.
+func (r *Ring) Adopt(other *Ring) bool {
+	before := r.Generation()
+	_ = r.Replace(other.state.Load().keys...) // NewRing has taken them
+	return r.Generation() != before
+}
+
 // Generation grows whenever Replace changes the keys. What somebody keeps that was made or opened with the ring holds for one generation.
 // Read it before using the ring.
 func (r *Ring) Generation() uint64 { return r.state.Load().generation }
