@@ -22,10 +22,9 @@ const (
 )
 
 // newLogger makes the log that is written to out. The caller calls closeLog when nothing writes any more: it waits a while for what is still to be written.
-func newLogger(out io.Writer, c config.Log, m *metrics.Metrics) (log *slog.Logger, closeLog func()) {
+func newLogger(out io.Writer, c config.Log, level *slog.LevelVar, m *metrics.Metrics) (log *slog.Logger, closeLog func()) {
 	signal.Ignore(syscall.SIGPIPE) // a reader of standard error that went away must not end Postern: the write fails instead
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // checked by config; the zero level is info
+	setLevel(level, c)
 	w := &logWriter{out: out, metrics: m, filled: make(chan struct{}, 1), urgent: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	ho := &slog.HandlerOptions{Level: level}
 	if c.Format == "text" {
@@ -35,6 +34,11 @@ func newLogger(out io.Writer, c config.Log, m *metrics.Metrics) (log *slog.Logge
 	}
 	go w.run() // ends with close
 	return w.log, w.close
+}
+
+// setLevel makes level the configuration's.
+func setLevel(level *slog.LevelVar, c config.Log) {
+	_ = level.UnmarshalText([]byte(c.Level)) // checked by config
 }
 
 // promptly lets warnings and errors, and all that waits, be written at once.

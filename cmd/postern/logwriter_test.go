@@ -59,7 +59,7 @@ func dropped(m *metrics.Metrics) string {
 func testLog(t *testing.T, r *reader) (*slog.Logger, func(), *metrics.Metrics) {
 	t.Helper()
 	m := metrics.New("1")
-	log, closeLog := newLogger(r, config.Log{Format: "json", Level: "info"}, m)
+	log, closeLog := newLogger(r, config.Log{Format: "json", Level: "info"}, new(slog.LevelVar), m)
 	return log, closeLog, m
 }
 
@@ -204,7 +204,7 @@ func BenchmarkLogWriter(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer out.Close()
-	log, closeLog := newLogger(out, config.Log{Format: "json"}, nil)
+	log, closeLog := newLogger(out, config.Log{Format: "json"}, new(slog.LevelVar), nil)
 	defer closeLog()
 	line := bytes.Repeat([]byte("x"), 400)
 	w := log.Handler().(promptly).w

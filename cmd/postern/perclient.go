@@ -13,19 +13,21 @@ import (
 // closed at once.
 type perClient struct {
 	net.Listener
-	limit   int
-	exempt  []netip.Prefix // trusted proxies: each stands for many clients
+	limits  func() connectionLimits // as they are now
 	metrics *metrics.Metrics
 
 	mu   sync.Mutex
 	open map[netip.Addr]int
 }
 
-func limitPerClient(l net.Listener, limit int, exempt []netip.Prefix, m *metrics.Metrics) net.Listener {
-	if limit == 0 {
-		return l
-	}
-	return &perClient{Listener: l, limit: limit, exempt: exempt, metrics: m, open: map[netip.Addr]int{}}
+// connectionLimits are those of one configuration.
+type connectionLimits struct {
+	perClient int            // 0: none
+	exempt    []netip.Prefix // trusted proxies: each stands for many clients
+}
+
+func limitPerClient(l net.Listener, limits func() connectionLimits, m *metrics.Metrics) net.Listener {
+	return &perClient{Listener: l, limits: limits, metrics: m, open: map[netip.Addr]int{}}
 }
 
 // Accept implements net.Listener.
@@ -35,11 +37,15 @@ func (l *perClient) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		client, counted := l.client(conn)
+		limits := l.limits()
+		if limits.perClient == 0 {
+			return conn, nil
+		}
+		client, counted := limits.client(conn)
 		if !counted {
 			return conn, nil
 		}
-		if l.take(client) {
+		if l.take(client, limits.perClient) {
 			return &clientConn{Conn: conn, left: sync.OnceFunc(func() { l.giveBack(client) })}, nil
 		}
 		l.metrics.Rejected("connections")
@@ -48,7 +54,7 @@ func (l *perClient) Accept() (net.Conn, error) {
 }
 
 // client is whose connection it is: an IPv4 address, or the /64 of an IPv6 one, since a customer usually has a whole one.
-func (l *perClient) client(conn net.Conn) (client netip.Addr, counted bool) {
+func (l connectionLimits) client(conn net.Conn) (client netip.Addr, counted bool) {
 	from, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 	if err != nil {
 		return netip.Addr{}, false
@@ -65,10 +71,10 @@ func (l *perClient) client(conn net.Conn) (client netip.Addr, counted bool) {
 	return addr, true
 }
 
-func (l *perClient) take(client netip.Addr) bool {
+func (l *perClient) take(client netip.Addr, limit int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[client] >= l.limit {
+	if l.open[client] >= limit {
 		return false
 	}
 	l.open[client]++

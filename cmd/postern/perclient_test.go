@@ -24,7 +24,7 @@ func TestOneClientHasSoManyConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer inner.Close()
-	l := limitPerClient(inner, 2, nil, nil)
+	l := limitPerClient(inner, func() connectionLimits { return connectionLimits{perClient: 2} }, nil)
 	in := make(chan net.Conn)
 	go func() { // ends with the listener
 		for {
@@ -60,7 +60,7 @@ func TestOneClientHasSoManyConnections(t *testing.T) {
 }
 
 func TestTrustedProxiesHaveAnyNumberOfConnections(t *testing.T) {
-	l := &perClient{limit: 1, exempt: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, open: map[netip.Addr]int{}}
+	l := connectionLimits{exempt: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	for from, want := range map[string]string{
 		"10.1.2.3:4": "", "192.0.2.1:5": "192.0.2.1", "[2001:db8::1:2]:3": "2001:db8::", "[::ffff:192.0.2.1]:3": "192.0.2.1", "[::ffff:10.0.0.1]:3": "",
 	} {

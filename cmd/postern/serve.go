@@ -7,11 +7,15 @@ import (
 	"fmt"
 	goversion "go/version"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"postern/config"
@@ -31,22 +35,29 @@ const (
 	closeTimeout      = 10 * time.Second // for refreshes under way, after shutdown_timeout
 )
 
-// serve runs Postern until ctx ends, then drains.
+// serve runs Postern until ctx ends, then drains. Meanwhile it takes the configuration anew when its files change, and at SIGHUP.
 //
 // Flow of the end: not ready → drain_delay → stop accepting, end streams spread over what is left → running requests finish within
 // shutdown_timeout → refreshes under way are stored → exit.
 func serve(ctx context.Context, o *options) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	files := look(o.config)
 	cfg, err := load(o)
 	if err != nil {
 		return err
 	}
-	if problems := cfg.CheckFiles(); len(problems.Errors()) > 0 {
-		return problems.Errors()
+	maps.Copy(files, look(cfg.Files()...))
+	problems := cfg.CheckFiles()
+	if errs := problems.Errors(); len(errs) > 0 {
+		return errs
 	}
-	m := metrics.New(version)
-	log, closeLog := newLogger(os.Stderr, cfg.Server.Log, m)
+	level, m := new(slog.LevelVar), metrics.New(version)
+	log, closeLog := newLogger(os.Stderr, cfg.Server.Log, level, m)
 	defer closeLog()
-	warnAtStart(log, cfg)
+	warn(log, cfg, problems)
+	warnOfGo(log)
 	store, err := openStore(cfg, log)
 	if err != nil {
 		return err
@@ -60,35 +71,49 @@ func serve(ctx context.Context, o *options) error {
 	defer closeAudit()
 	tracer := newTracer(cfg.Server.Tracing, log)
 	defer tracer.Close()
-	p, err := proxy.New(cfg, proxy.Env{Store: store, Log: log, Audit: audit, Metrics: m, Tracer: tracer})
+	env := proxy.Env{Store: store, Log: log, Audit: audit, Metrics: m, Tracer: tracer}
+	first, err := newGeneration(cfg, env, nil)
 	if err != nil {
 		return err
 	}
-	s, err := listen(cfg, p, m, log)
+	all := newGenerations(first, log)
+	s, err := listen(cfg, all, m, log)
 	if err != nil {
+		first.stop()
 		return err
 	}
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	var running sync.WaitGroup
-	running.Go(func() { _ = p.Run(work) })
-	defer running.Wait()
-	defer stopWork()
-
 	failed := s.serve()
-	p.Listening()
+	first.proxy.Listening()
 	log.Info("serving", "version", version, "listen", s.public.addr(), "admin_listen", s.admin.addr(), "config", o.config)
-	select {
-	case err = <-failed:
-		log.Error("listener failed", "error", err)
-	case <-ctx.Done():
+	notify("READY=1")
+	r := &reloader{o: o, env: env, level: level, all: all, watcher: watcher{seen: files}, taken: files}
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for serving := true; serving; {
+		select {
+		case <-hangup:
+			r.reload()
+		case <-tick.C:
+			if r.changed() {
+				r.reload()
+			}
+		case err = <-failed:
+			log.Error("listener failed", "error", err)
+			serving = false
+		case <-ctx.Done():
+			serving = false
+		}
 	}
-	return errors.Join(err, drain(p, s, cfg.Server, log))
+	notify("STOPPING=1")
+	return errors.Join(err, drain(all, s, log))
 }
 
 // drain ends serving without losing anything that runs.
-func drain(p *proxy.Proxy, s *servers, c config.Server, log *slog.Logger) error {
+func drain(all *generations, s *servers, log *slog.Logger) error {
+	current := all.current.Load()
+	c := current.cfg.Server
 	log.Info("draining", "drain_delay", c.DrainDelay.String(), "shutdown_timeout", c.ShutdownTimeout.String())
-	p.Drain()
+	current.proxy.Drain()
 	time.Sleep(c.DrainDelay)
 	ctx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
 	defer cancel()
@@ -97,14 +122,14 @@ func drain(p *proxy.Proxy, s *servers, c config.Server, log *slog.Logger) error 
 		// Streams end before the time is up, so that their last bytes still go out.
 		streams, cancel := context.WithTimeout(ctx, c.ShutdownTimeout*8/10)
 		defer cancel()
-		p.EndStreams(streams)
+		all.drainStreams(streams)
 	})
 	err := s.shutdown(ctx)
 	ending.Wait()
 	// Whatever requests took: a refresh under way holds a token that exists nowhere else.
 	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	err = errors.Join(err, p.Close(closing))
+	err = errors.Join(err, all.close(closing))
 	if err != nil {
 		log.Warn("stopped before everything had finished", "error", err)
 		return nil // the time was used up as configured: that is no failure of the process
@@ -121,14 +146,17 @@ func newTracer(c *config.Tracing, log *slog.Logger) *tracing.Tracer {
 	return tracing.New(tracing.Options{Endpoint: c.Endpoint, Sample: c.Sample, Version: version, Log: log})
 }
 
-// warnAtStart says once what an operator should know.
-func warnAtStart(log *slog.Logger, cfg *config.Config) {
-	for _, p := range append(cfg.Warnings, cfg.CheckFiles().Warnings()...) {
+// warn says once what an operator should know of a configuration, and of its files.
+func warn(log *slog.Logger, cfg *config.Config, files config.Problems) {
+	for _, p := range append(slices.Clip(cfg.Warnings), files.Warnings()...) {
 		log.Warn("configuration", "problem", p.String())
 	}
 	if !cfg.Secure() {
 		log.Warn("the public origin is plain http: cookies are not Secure; use this for trying out only")
 	}
+}
+
+func warnOfGo(log *slog.Logger) {
 	if v := runtime.Version(); goversion.Compare(v, "go1.26.9") < 0 || goversion.Lang(v) == "go1.27" && goversion.Compare(v, "go1.27.2") < 0 {
 		log.Warn("built with a Go whose net/http has known request smuggling; Postern refuses CONNECT itself, rebuild all the same", "go", v)
 	}
@@ -194,8 +222,11 @@ type server struct {
 func (s *server) addr() string { return s.listener.Addr().String() }
 
 // limit bounds the connections of one client.
-func (s *server) limit(c config.Server, m *metrics.Metrics) {
-	s.listener = limitPerClient(s.listener, c.MaxConnectionsPerClient, c.TrustedProxies, m)
+func (s *server) limit(all *generations, m *metrics.Metrics) {
+	s.listener = limitPerClient(s.listener, func() connectionLimits {
+		c := all.current.Load().cfg.Server
+		return connectionLimits{c.MaxConnectionsPerClient, c.TrustedProxies}
+	}, m)
 }
 
 // servers are all listeners of the process; redirect may be nil.
@@ -211,8 +242,8 @@ func (s *servers) all() []*server {
 	return all
 }
 
-// listen opens every listener, or none.
-func listen(cfg *config.Config, p *proxy.Proxy, m *metrics.Metrics, log *slog.Logger) (_ *servers, err error) {
+// listen opens every listener, or none. Each serves the current generation.
+func listen(cfg *config.Config, all *generations, m *metrics.Metrics, log *slog.Logger) (_ *servers, err error) {
 	s := &servers{}
 	defer func() {
 		if err != nil {
@@ -223,27 +254,21 @@ func listen(cfg *config.Config, p *proxy.Proxy, m *metrics.Metrics, log *slog.Lo
 			}
 		}
 	}()
-	var tlsConfig, adminTLS *tls.Config
-	if t := cfg.Server.TLS; t != nil {
-		if tlsConfig, err = newTLSConfig(t.CertFile, t.KeyFile); err != nil {
-			return nil, fmt.Errorf("server.tls: %w", err)
-		}
-	}
-	if s.public, err = open(cfg.Server.Listen, p, tlsConfig, log); err != nil {
+	public := all.handler(func(g *generation) http.Handler { return g.proxy })
+	if s.public, err = open(cfg.Server.Listen, public, all.listenerTLS(func(g *generation) *tls.Config { return g.tls }), log); err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
-	s.public.limit(cfg.Server, m)
-	if adminTLS, err = newAdminTLS(cfg.Server); err != nil {
-		return nil, fmt.Errorf("server.admin: %w", err)
-	}
-	if s.admin, err = open(cfg.Server.AdminListen, p.Admin(), adminTLS, log); err != nil {
+	s.public.limit(all, m)
+	admin := all.handler(func(g *generation) http.Handler { return g.proxy.Admin() })
+	if s.admin, err = open(cfg.Server.AdminListen, admin, all.listenerTLS(func(g *generation) *tls.Config { return g.adminTLS }), log); err != nil {
 		return nil, fmt.Errorf("server.admin_listen: %w", err)
 	}
 	if cfg.Server.RedirectListen != "" {
-		if s.redirect, err = open(cfg.Server.RedirectListen, p.Redirect(), nil, log); err != nil {
+		redirect := all.handler(func(g *generation) http.Handler { return g.redirect })
+		if s.redirect, err = open(cfg.Server.RedirectListen, redirect, nil, log); err != nil {
 			return nil, fmt.Errorf("server.redirect_listen: %w", err)
 		}
-		s.redirect.limit(cfg.Server, m)
+		s.redirect.limit(all, m)
 	}
 	return s, nil
 }

@@ -4,48 +4,42 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
-	"sync"
-	"time"
 
 	"postern/config"
 )
 
-// certificate serves a key pair from files and reads them again when they change, as certificate managers rotate them. A pair that does
-// not load keeps the old one.
-type certificate struct {
-	certFile, keyFile string
-
-	mu      sync.Mutex
-	pair    *tls.Certificate
-	checked time.Time
-	stamp   [2]os.FileInfo
+// tlsConfigs are what the public and the admin listener serve https with, made of the files as they are now; nil where one serves http.
+func tlsConfigs(s config.Server) (public, admin *tls.Config, err error) {
+	if public, err = newTLSConfig(s.TLS); err != nil {
+		return nil, nil, fmt.Errorf("server.tls: %w", err)
+	}
+	if admin, err = newAdminTLS(s); err != nil {
+		return nil, nil, fmt.Errorf("server.admin: %w", err)
+	}
+	return public, admin, nil
 }
 
-// recheck bounds how often the files are looked at.
-const recheck = 5 * time.Second
-
-func newTLSConfig(certFile, keyFile string) (*tls.Config, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile}
-	if err := c.load(); err != nil {
+func newTLSConfig(files *config.TLS) (*tls.Config, error) {
+	if files == nil {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+	if err != nil {
 		return nil, err
 	}
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"h2", "http/1.1"},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current(), nil },
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   []string{"h2", "http/1.1"},
+		Certificates: []tls.Certificate{pair},
 	}, nil
 }
 
-// newAdminTLS is what the admin listener serves https with; nil: it serves http. Client certificates are asked for and verified where they come; who
-// must have one is the handler's to say, since probes have none.
+// newAdminTLS asks for client certificates and verifies them where they come; who must have one is the handler's to say, since probes have none.
 func newAdminTLS(s config.Server) (*tls.Config, error) {
-	pair := s.AdminTLS()
-	if pair == nil {
-		return nil, nil
-	}
-	t, err := newTLSConfig(pair.CertFile, pair.KeyFile)
-	if err != nil || s.Admin.ClientCA == "" {
+	t, err := newTLSConfig(s.AdminTLS())
+	if t == nil || err != nil || s.Admin.ClientCA == "" {
 		return t, err
 	}
 	data, err := os.ReadFile(s.Admin.ClientCA)
@@ -57,39 +51,16 @@ func newAdminTLS(s config.Server) (*tls.Config, error) {
 		return nil, errors.New("client_ca holds no certificate")
 	}
 	t.ClientAuth = tls.VerifyClientCertIfGiven
+	t.SessionTicketsDisabled = true // a resumed session would be one that an earlier CA let in
 	return t, nil
 }
 
-func (c *certificate) current() *tls.Certificate {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.checked) >= recheck {
-		c.checked = now
-		_ = c.load() // half-written or missing: the old pair serves until both fit again
-	}
-	return c.pair
-}
-
-// load reads the pair if either file changed.
-func (c *certificate) load() error {
-	var stamp [2]os.FileInfo
-	changed := c.pair == nil
-	for i, name := range []string{c.certFile, c.keyFile} {
-		info, err := os.Stat(name)
-		if err != nil {
-			return err
-		}
-		old := c.stamp[i]
-		changed = changed || old == nil || !info.ModTime().Equal(old.ModTime()) || info.Size() != old.Size() || !os.SameFile(info, old)
-		stamp[i] = info
-	}
-	if !changed {
+// listenerTLS serves each handshake with what is of the current generation.
+func (gs *generations) listenerTLS(of func(*generation) *tls.Config) *tls.Config {
+	if of(gs.current.Load()) == nil {
 		return nil
 	}
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
-	if err != nil {
-		return err
-	}
-	c.pair, c.stamp = &pair, stamp
-	return nil
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return of(gs.current.Load()), nil
+	}}
 }

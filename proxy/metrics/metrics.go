@@ -36,6 +36,7 @@ type Metrics struct {
 	forwardAuth   *prometheus.CounterVec
 	rejected      *prometheus.CounterVec
 	droppedLines  prometheus.Counter
+	reloads       reloads
 }
 
 // Buckets, in seconds.
@@ -50,7 +51,7 @@ var lookupResults = []string{"hit", "miss", "unconfirmed", "kept"}
 
 // New makes the metrics of one process that runs that version of Postern.
 func New(version string) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry()}
+	m := &Metrics{registry: prometheus.NewRegistry(), reloads: newReloads()}
 	m.requests = m.counters("postern_requests_total",
 		"Requests on the public listener. route is its host and path in the configuration, empty where none was reached. verdict is allow, sign_in, deny, "+
 			"unavailable (a session could not be checked), or own (an endpoint of Postern, or refused before any decision). code is the status that was answered; "+
@@ -107,7 +108,7 @@ func New(version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.streams, m.droppedLines, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.streams, m.droppedLines, m.reloads.total, m.reloads.good, m.reloads.lastGoodAt, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

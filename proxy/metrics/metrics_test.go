@@ -37,6 +37,7 @@ func countAll(m *metrics.Metrics) {
 	m.ForwardAuth("deny")
 	m.Rejected("header")
 	m.LogLinesDropped(5)
+	m.ConfigReloaded(true)
 }
 
 func TestScrapeTellsWhatWasCounted(t *testing.T) {
@@ -45,6 +46,7 @@ func TestScrapeTellsWhatWasCounted(t *testing.T) {
 	m.SessionEnded("corp", "idle")
 	m.StreamOpened()
 	m.StreamClosed()
+	m.ConfigReloaded(false)
 	_, body := scrape(t, m)
 	for _, want := range []string{
 		`postern_requests_total{code="200",route="wiki.example.com/",verdict="allow"} 1`,
@@ -68,6 +70,10 @@ func TestScrapeTellsWhatWasCounted(t *testing.T) {
 		`postern_rejected_total{limit="header"} 1`,
 		`postern_log_lines_dropped_total 5`,
 		`,version="1.2.3"} 1`,
+		`postern_config_reloads_total{outcome="ok"} 1`,
+		`postern_config_reloads_total{outcome="failed"} 1`,
+		"postern_config_last_reload_successful 0",
+		"postern_config_last_reload_success_timestamp_seconds ",
 		"go_goroutines ",
 	} {
 		if !strings.Contains(body, want) {

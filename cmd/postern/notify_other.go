@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+func notify(string)    {}
+func notifyReloading() {}
