@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -34,23 +35,40 @@ type custom interface {
 	decodeNode(d *decoder, path string, n ast.Node)
 }
 
+// keysOf are the keys of a struct.
+type keysOf struct {
+	fields []field
+	names  []string
+	index  []int  // of each among the struct's fields
+	want   string // what a problem says must stand there
+}
+
+var knownKeys sync.Map // of each type: reading the tags is most of the work for a file with thousands of routes
+
 // fieldsOf lists the keys of a struct.
-func fieldsOf(t reflect.Type) (fields []field, index []int) {
+func fieldsOf(t reflect.Type) *keysOf {
+	if known, ok := knownKeys.Load(t); ok {
+		return known.(*keysOf)
+	}
+	k := &keysOf{}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		key := f.Tag.Get("yaml")
 		if key == "" || key == "-" {
 			continue
 		}
-		fields = append(fields, field{
+		k.fields = append(k.fields, field{
 			key:       key,
 			oneOf:     strings.Fields(f.Tag.Get("oneof")),
 			multiline: f.Tag.Get("multiline") != "" || f.Tag.Get("script") != "",
 			script:    f.Tag.Get("script") != "",
 		})
-		index = append(index, i)
+		k.names = append(k.names, key)
+		k.index = append(k.index, i)
 	}
-	return fields, index
+	k.want = "a mapping of " + keyList(k.names)
+	knownKeys.Store(t, k)
+	return k
 }
 
 // reflectValue is the value that a pointer points to.
@@ -162,12 +180,9 @@ func (d *decoder) entries(path string, n ast.Node, want string) ([]entry, bool) 
 
 // mapping puts the keys of n into the fields of a struct.
 func (d *decoder) mapping(path string, n ast.Node, v reflect.Value) {
-	fields, index := fieldsOf(v.Type())
-	keys := make([]string, len(fields))
-	for i, f := range fields {
-		keys[i] = f.key
-	}
-	entries, ok := d.entries(path, n, "a mapping of "+keyList(keys))
+	known := fieldsOf(v.Type())
+	keys := known.names
+	entries, ok := d.entries(path, n, known.want)
 	if !ok {
 		return
 	}
@@ -179,7 +194,7 @@ func (d *decoder) mapping(path string, n ast.Node, v reflect.Value) {
 			continue
 		}
 		d.src.marks[at] = e.at
-		d.decode(at, e.value, v.Field(index[i]), fields[i])
+		d.decode(at, e.value, v.Field(known.index[i]), known.fields[i])
 	}
 }
 

@@ -262,7 +262,7 @@ var defects = []defect{
 	{"V-72", "unlimited cookies / form params (CVE-2025-58186, CVE-2025-61726)", "A141 A15", ""},
 	{"V-73", "rapid reset, CONTINUATION, SETTINGS, flow refund, frame panic (CVE-2023-44487, -45288, CVE-2026-33814, -78663, -27141 HTTP/2)", "A191", ""},
 	{"V-74", "ReadHeaderTimeout ignored in h2c preface check (CVE-2026-56853 net/http 1.26.6)", "A191", ""},
-	{"V-75", "resumption survives changed ClientCAs (CVE-2025-68121 crypto/tls 1.25.7)", "", "client_ca is read at start alone, and a new process knows no old TLS session"},
+	{"V-75", "resumption survives changed ClientCAs (CVE-2025-68121 crypto/tls 1.25.7)", "", "the admin listener resumes no TLS session where there is a client_ca: TestV75 of cmd/postern"},
 	{"V-76", "sensitive headers on cross-domain redirect; bypass patterns too wide (CVE-2024-45336, CVE-2025-4673 net/http client; CVE-2025-47910 CrossOriginProtection 1.25.1)", "A134 A152", ""},
 	{"V-78", "xn--example- = example (CVE-2026-39821 x/net idna)", "A30", ""},
 	{"V-79", "raw input in errors (log injection) (CVE-2026-42507 net/textproto)", "A119", ""},
