@@ -57,7 +57,11 @@ func (r *reloader) current() *generation { return r.all.current.Load() }
 // take makes cfg the configuration in use.
 func (r *reloader) take(cfg *config.Config, files contents) error {
 	begin, before := time.Now(), r.current()
-	if fixed := keepFixed(before.cfg, cfg); len(fixed) > 0 {
+	fixed := keepFixed(before.cfg, cfg)
+	if redis := cfg.Session.Store.Redis; redis != nil && redis.CAFile != "" && r.taken[redis.CAFile] != files[redis.CAFile] {
+		fixed = append(fixed, "session.store.redis.ca_file") // the store has read it
+	}
+	if len(fixed) > 0 {
 		r.env.Log.Warn("needs a restart: " + strings.Join(fixed, ", "))
 	}
 	changes := config.Changes(before.cfg, cfg)

@@ -153,6 +153,48 @@ func TestCAFile(t *testing.T) {
 	}
 }
 
+// TestAdopt: what a provider said counts for another configuration of it, and for no other issuer, way or authority.
+func TestAdopt(t *testing.T) {
+	ours, other := newAuthority(t), newAuthority(t)
+	calls := 0
+	var op *httptest.Server
+	op = ours.serve(t, tls.NoClientCert, func(w http.ResponseWriter, _ *http.Request) {
+		calls++
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"issuer": op.URL, "authorization_endpoint": op.URL + "/authorize", "token_endpoint": op.URL + "/token", "jwks_uri": op.URL + "/jwks",
+		})
+	})
+	o := idp.Options{Issuer: op.URL, ClientID: "wiki", CAFile: ours.file(t)}
+	known := mustNew(t, o)
+	if _, err := known.Begin(t.Context(), idp.Begin{State: "s", Secret: newSecret(), RedirectURI: callback}); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		change func(*idp.Options)
+		want   bool
+	}{
+		"the same":                       {func(*idp.Options) {}, true},
+		"other scopes":                   {func(o *idp.Options) { o.Scopes = []string{"openid"} }, true},
+		"the same authority, moved":      {func(o *idp.Options) { o.CAFile = ours.file(t) }, true},
+		"another authority":              {func(o *idp.Options) { o.CAFile = other.file(t) }, false},
+		"another issuer":                 {func(o *idp.Options) { o.Issuer += "/x" }, false},
+		"another way":                    {func(o *idp.Options) { o.InternalURL = "https://127.0.0.1:1" }, false},
+		"a need that it does not answer": {func(o *idp.Options) { o.Identity = "userinfo" }, false},
+	} {
+		changed := o
+		tt.change(&changed)
+		p := mustNew(t, changed)
+		p.Adopt(known)
+		if p.Discovered() != tt.want {
+			t.Errorf("%s: known is %v, want %v", name, p.Discovered(), tt.want)
+		}
+	}
+	unknown, p := mustNew(t, o), mustNew(t, o)
+	if p.Adopt(unknown); p.Discovered() || calls != 1 {
+		t.Errorf("nothing is known, and it is known; or it was asked %d times", calls)
+	}
+}
+
 // TestHTTPProxy: every call goes through the proxy, with its credentials for it alone.
 func TestHTTPProxy(t *testing.T) {
 	var mu sync.Mutex

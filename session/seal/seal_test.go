@@ -521,6 +521,21 @@ func BenchmarkDecrypt(b *testing.B) {
 }
 
 // Keys are replaced while requests are under way: whoever seals and opens meanwhile sees one ring or the other, never half of each.
+func TestAdoptTakesTheKeysOfAnotherRing(t *testing.T) {
+	a, b := newKey(t), newKey(t)
+	r, other := newRing(t, a), newRing(t, b, a)
+	if !r.Adopt(other) || r.Adopt(other) || r.Keys() != 2 {
+		t.Errorf("%d keys", r.Keys())
+	}
+	sealed := mustSeal(t, r, "session", "x")
+	if got, key, err := other.Open("session", sealed, time.Hour); string(got) != "x" || key != 0 || err != nil {
+		t.Errorf("the first key does not seal: %q %d %v", got, key, err)
+	}
+	if r.Adopt(r) {
+		t.Error("its own keys are others")
+	}
+}
+
 func TestReplaceWhileInUse(t *testing.T) {
 	a, b := newKey(t), newKey(t)
 	r := newRing(t, a)

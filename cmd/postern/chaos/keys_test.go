@@ -16,7 +16,7 @@ import (
 // before its cookies have moved (they do after five minutes) ends them.
 func TestKeysRotateUnderLoad(t *testing.T) {
 	t.Parallel()
-	const noticed = 8 * time.Second // files are looked at every 2 s
+	const noticed = 8 * time.Second // files are looked at every second
 	dir := t.TempDir()
 	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
 	set := func(a, b string) {
