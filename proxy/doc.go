@@ -12,7 +12,7 @@
 //	the verdict     gate.go         session → refresh → rule = allow, sign in, deny, unavailable
 //	                presented.go    the same for an access token that a client brings
 //	  allow         upstream.go     strip, set Bearer and identity headers, forward
-//	                balance.go      which address gets it; transport.go connects, upload.go watches bodies on their way, failure.go says why there is no answer
+//	                balance.go      which address gets it; transport.go connects (wire/ carries what has no body), upload.go watches bodies on their way, failure.go says why there is no answer
 //	                prefix.go       strip_prefix; rewrite.go puts it back in answers
 //	                renew.go        once more with another token where the application calls one invalid; challenge.go reads its 401
 //	                files.go        a folder in place of an application

@@ -24,6 +24,7 @@ var floors = map[string]int{
 	"postern/proxy/page":                0,
 	"postern/proxy/expr":                0,
 	"postern/proxy/metrics":             0,
+	"postern/proxy/wire":                0,
 	"postern/proxy/idp/idptest":         0,
 	"postern/proxy/idp/simtest":         0,
 	"postern/session":                   1,

@@ -17,7 +17,9 @@ import (
 func FuzzSameAnswerAsNetHTTP(f *testing.F) {
 	for _, s := range scenarios {
 		for _, answers := range s.conns {
-			f.Add(strings.Join(answers, ""), strings.HasPrefix(s.requests, "HEAD"))
+			if said := strings.Join(answers, ""); len(said) < 8<<10 { // the fuzzer is slow with long ones
+				f.Add(said, strings.HasPrefix(s.requests, "HEAD"))
+			}
 		}
 	}
 	f.Fuzz(func(t *testing.T, said string, head bool) {
@@ -55,11 +57,15 @@ func FuzzSameAnswerAsNetHTTP(f *testing.F) {
 		const maxHeader = 64 << 10
 		std := &http.Transport{
 			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-			DisableCompression: true, MaxResponseHeaderBytes: maxHeader, DisableKeepAlives: false,
+			DisableCompression: true, MaxResponseHeaderBytes: maxHeader,
 		}
 		defer std.CloseIdleConnections()
 		own := &wire.Transport{Dial: dial, Other: &http.Transport{}, MaxHeader: maxHeader}
+		t0 := time.Now()
 		got, want := outcome(own), outcome(std)
+		if time.Since(t0) > 5*time.Second {
+			t.Errorf("slow %q %q", got, want)
+		}
 		if got != want {
 			t.Errorf("got %q, net/http %q", got, want)
 		}
