@@ -26,8 +26,8 @@ func (q *request) free() {
 // write writes a request, or returns false for one that this transport does not carry: anything but HTTP without TLS, with a body or
 // something like one, with a word about the connection, or invalid. Those are for net/http to send or refuse.
 func (q *request) write(r *http.Request) bool {
-	if r.URL == nil || r.URL.Scheme != "http" || r.URL.Host == "" || !bodiless(r) ||
-		r.Close || r.Cancel != nil { //lint:ignore SA1019 whoever still sets Cancel expects it to work
+	//lint:ignore SA1019 whoever still sets Cancel expects it to work
+	if r.URL == nil || r.URL.Scheme != "http" || r.URL.Host == "" || r.Close || r.Cancel != nil || !bodiless(r) {
 		return false
 	}
 	target, host := r.URL.RequestURI(), r.Host
