@@ -22,6 +22,7 @@ build: ## Build the postern program.
 test: ## Run the unit and flow tests with the race detector and a real Redis.
 	.ci/install test
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout=5m ./...
+	go test -run=AllocatesNoMore ./proxy
 
 e2e: ## Drive a browser through Postern, npm oidc-provider and Redis. SCREENSHOTS=folder keeps pictures of the pages.
 	.ci/install e2e
