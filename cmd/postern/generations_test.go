@@ -40,7 +40,8 @@ func inProcess(t *testing.T, text string) (r *reloader, server *httptest.Server,
 	}
 	log = &proxytest.Log{}
 	level := new(slog.LevelVar)
-	env := proxy.Env{Store: memstore.New(memstore.Options{}), Log: newLogger(log, cfg.Server.Log, level), Metrics: metrics.New("test")}
+	setLevel(level, cfg.Server.Log)
+	env := proxy.Env{Store: memstore.New(memstore.Options{}), Log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: level})), Metrics: metrics.New("test")}
 	first, err := newGeneration(cfg, env, nil)
 	if err != nil {
 		t.Fatal(err)
