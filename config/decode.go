@@ -99,7 +99,7 @@ func (d *decoder) add(m mark, path, what, mend string) {
 	if len(d.problems) >= maxProblems {
 		return
 	}
-	d.problems = append(d.problems, Problem{File: d.src.file, Line: m.line, Column: m.col, Path: path, What: what, Mend: mend})
+	d.problems = append(d.problems, Problem{File: d.src.file, Line: m.line, Column: m.col, Path: path, What: what, Mend: mend, Excerpt: d.src.excerpts.of(m.line, m.col)})
 }
 
 // fail notes a problem with the value n at path; nothing more will be said about that path.

@@ -41,6 +41,9 @@ func TestBadFiles(t *testing.T) {
 				if p.Line < 1 || p.Column < 1 || p.Mend == "" {
 					t.Errorf("no place or no mend: %#v", p)
 				}
+				if strings.Contains(p.Excerpt, canary) || strings.Contains(p.Excerpt, "hunter2") {
+					t.Errorf("the excerpt tells a secret:\n%s", p.Excerpt)
+				}
 			}
 			got := problems.Error() + "\n"
 			if strings.Contains(got, canary) || strings.Contains(got, "hunter2") {

@@ -102,5 +102,8 @@ func (c *Config) Problem(path string, line, column int, what, mend string) Probl
 		}
 	}
 	p.Line, p.Column = m.line, m.col
+	if c.src != nil {
+		p.Excerpt = c.src.excerpts.of(m.line, m.col)
+	}
 	return p
 }

@@ -19,6 +19,8 @@ type Problem struct {
 	What, Mend string
 	// Warning marks a problem that does not stop Load.
 	Warning bool
+	// Excerpt is the line of the file, with a mark below the column; empty where no line is meant. Like What it holds no secret.
+	Excerpt string
 }
 
 // String is FILE:LINE:COLUMN: PATH: what. mend
@@ -88,6 +90,8 @@ type source struct {
 	raw    map[string]string // values with variables as the file writes them, for printing; URLs are among them
 
 	scripts map[string]script // where expressions stand
+
+	excerpts excerpts
 }
 
 func newSource(file string) *source {

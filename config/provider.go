@@ -108,6 +108,14 @@ type Provider struct {
 	Leeway time.Duration `yaml:"leeway" default:"60s"`
 }
 
+// Callback is the endpoint below server.prefix at which the provider's answers arrive. With the origin before it, it is the redirect URI.
+func (p Provider) Callback() string {
+	if p.OwnCallback {
+		return "callback/" + p.Name
+	}
+	return "callback"
+}
+
 // OAuth2 is a provider's `oauth2` section. The addresses are https, or on loopback.
 type OAuth2 struct {
 	// AuthorizeURL is where a person signs in.

@@ -81,7 +81,9 @@ func (d *decoder) text(path string, n ast.Node, v reflect.Value, f field) {
 	}
 	if f.script {
 		written, _, _ := rawText(n)
-		d.src.scripts[path] = newScript(n, written)
+		s := newScript(n, written)
+		d.src.scripts[path] = s
+		d.src.excerpts.showBlock(s, written)
 	}
 	isString := v.Kind() == reflect.String
 	if isString && !f.multiline && strings.ContainsFunc(text, unicode.IsControl) {
@@ -140,6 +142,9 @@ func (d *decoder) scalar(path string, n ast.Node, want string, keep bool) (strin
 		m := d.src.marks[path]
 		m.text = text
 		d.src.marks[path] = m
+		if !strings.Contains(path, ".token_params.") {
+			d.src.excerpts.show(n)
+		}
 	}
 	text, err := d.expand(text)
 	if err != nil {

@@ -83,7 +83,7 @@ func (v *validator) note(path, what, mend string, warning bool) {
 	m := v.c.src.at(path)
 	p := Problem{Line: m.line, Column: m.col, Path: path, What: what, Mend: mend, Warning: warning}
 	if v.c.src != nil {
-		p.File = v.c.src.file
+		p.File, p.Excerpt = v.c.src.file, v.c.src.excerpts.of(m.line, m.col)
 	}
 	v.problems = append(v.problems, p)
 }

@@ -36,6 +36,7 @@ func (d *decoder) parse(data []byte) (root ast.Node) {
 		}
 	}()
 	tokens := lexer.Tokenize(string(data))
+	d.src.excerpts.read(tokens)
 	before := len(d.problems)
 	d.refuseTokens(tokens)
 	if len(d.problems) > before {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -23,12 +25,25 @@ func load(o *options) (*config.Config, error) {
 
 func newCheck(o *options) *cobra.Command {
 	var print bool
+	var format string
 	cmd := &cobra.Command{
 		Use: "check", Short: "Check the configuration and print every problem; change nothing, ask nobody", Args: cobra.NoArgs,
 		Long: "check prints every problem of the configuration file and of the files that it names, and opens no connection.\n\n" +
 			"With --print it writes the configuration as it works, presets and defaults filled in, to standard output, and problems to standard\n" +
-			"error. Secrets are shown as [secret], what environment variables hold as ${NAME}.",
+			"error. Secrets are shown as [secret], what environment variables hold as ${NAME}.\n\n" +
+			"With --format json it prints one object: file, good (nothing stops Postern) and problems, each with severity (error or warning), file, line and\n" +
+			"column (0 where no place is meant), path, problem, mend, and excerpt: that line, without secrets, and a mark below the column. The exit code\n" +
+			"is 1 where good is false, whatever the format.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			if format == "json" {
+				if print {
+					return errors.New("--print and --format json exclude each other")
+				}
+				return checkJSON(cmd.OutOrStdout(), o)
+			}
 			if print {
 				return printConfig(cmd.OutOrStdout(), cmd.ErrOrStderr(), o)
 			}
@@ -36,7 +51,65 @@ func newCheck(o *options) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&print, "print", false, "print the configuration as it works, without secrets")
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
 	return cmd
+}
+
+func checkFormat(format string) error {
+	if format != "text" && format != "json" {
+		return fmt.Errorf("--format is %q: write text or json", format)
+	}
+	return nil
+}
+
+// report is what check prints as JSON. Its shape is documented and stays.
+type report struct {
+	File     string          `json:"file"`
+	Good     bool            `json:"good"`
+	Problems []reportProblem `json:"problems"`
+}
+
+// reportProblem is one problem of a report.
+type reportProblem struct {
+	Severity string `json:"severity"`
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Column   int    `json:"column"`
+	Path     string `json:"path"`
+	Problem  string `json:"problem"`
+	Mend     string `json:"mend"`
+	Excerpt  string `json:"excerpt"`
+}
+
+// checkJSON is check for programs.
+func checkJSON(w io.Writer, o *options) error {
+	c, err := inspect(o, true)
+	if err != nil {
+		return err
+	}
+	r := report{File: o.config, Good: len(c.all().Errors()) == 0, Problems: []reportProblem{}}
+	for _, p := range c.all() {
+		severity := "error"
+		if p.Warning {
+			severity = "warning"
+		}
+		r.Problems = append(r.Problems, reportProblem{severity, p.File, p.Line, p.Column, p.Path, p.What, p.Mend, p.Excerpt})
+	}
+	if err := writeJSON(w, r); err != nil {
+		return err
+	}
+	if !r.Good {
+		return quietError{}
+	}
+	return nil
+}
+
+// writeJSON writes v for programs, so that people can read it too.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
 }
 
 // check says whether the configuration can be used.
@@ -59,32 +132,50 @@ func printConfig(w, problems io.Writer, o *options) error {
 	return err
 }
 
-// checked prints every problem of the file and, with files, of the files that it names. It changes nothing and opens no connection. With an error, the
-// configuration is nil where the file itself is at fault.
-func checked(w io.Writer, o *options, files bool) (*config.Config, error) {
-	cfg, err := load(o)
-	var problems config.Problems
-	switch {
-	case errors.As(err, &problems):
-	case err != nil:
-		return nil, err
-	default:
-		problems = cfg.Warnings
-		if files {
-			problems = append(problems, cfg.CheckFiles()...)
+// checkup is all that can be found without asking anybody.
+type checkup struct {
+	cfg             *config.Config  // nil where the file itself is at fault
+	problems, files config.Problems // with the file, and with the files that it names
+}
+
+// all are the problems in the order in which they are told.
+func (c checkup) all() config.Problems { return slices.Concat(c.files, c.problems) }
+
+// inspect finds every problem of the file and, with files, of the files that it names. It changes nothing and opens no connection.
+func inspect(o *options, files bool) (checkup, error) {
+	var c checkup
+	var err error
+	if c.cfg, err = load(o); err != nil {
+		if !errors.As(err, &c.problems) {
+			return c, err
 		}
+		return c, nil
 	}
-	if cfg != nil && len(problems.Errors()) == 0 {
-		problems = append(problems, proxy.Check(cfg)...)
+	c.problems = c.cfg.Warnings
+	if files {
+		c.files = c.cfg.CheckFiles()
 	}
-	for _, p := range problems {
+	if len(c.all().Errors()) == 0 {
+		c.problems = append(c.problems, proxy.Check(c.cfg)...)
+	}
+	return c, nil
+}
+
+// checked prints every problem that inspect finds. With an error, the configuration is nil where the file itself is at fault.
+func checked(w io.Writer, o *options, files bool) (*config.Config, error) {
+	c, err := inspect(o, files)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range c.all() {
 		fmt.Fprintln(w, p)
+		fmt.Fprint(w, p.Excerpt)
 	}
-	if n := len(problems.Errors()); n > 0 {
+	if n := len(c.all().Errors()); n > 0 {
 		fmt.Fprintf(w, "%s: %s\n", o.config, count(n, "problem"))
-		return cfg, quietError{}
+		return c.cfg, quietError{}
 	}
-	return cfg, nil
+	return c.cfg, nil
 }
 
 func count(n int, what string) string {

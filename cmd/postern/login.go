@@ -31,8 +31,8 @@ const maxWait = 24 * time.Hour
 // login is one sign-in from a terminal. It keeps nothing.
 type login struct {
 	terminal
+	advisor  // of the provider
 	cfg      *config.Config
-	c        config.Provider
 	provider *idp.Provider
 
 	port       int           // of the loopback listener; 0: any
