@@ -180,10 +180,7 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, env Env, 
 		deployment = r.KeyPrefix
 	}
 	s, audit := cfg.Session, newAuditor(env.Audit)
-	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, callback: "callback", idp: client, idleTimeout: s.IdleTimeout, audit: audit, metrics: env.Metrics, now: env.Now}
-	if c.OwnCallback {
-		pr.callback += "/" + c.Name
-	}
+	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, callback: c.Callback(), idp: client, idleTimeout: s.IdleTimeout, audit: audit, metrics: env.Metrics, now: env.Now}
 	pr.sessions, err = session.NewManager(session.Options{
 		Provider: c.Name, ClientID: c.ClientID, Issuer: client.Issuer(), Deployment: deployment,
 		Ring: p.ring, Store: env.Store,

@@ -38,6 +38,7 @@ var floors = map[string]int{
 	"postern/proxy/proxytest":           4,
 	"postern/cmd/postern":               4,
 	"postern/cmd/postern/oauth2proxy":   0,
+	"postern/cmd/postern/doctor":        3,
 	"postern/cmd/postern/e2e":           4,
 	"postern/cmd/postern/chaos":         4,
 	"postern/cmd/postern/proctest":      0,
@@ -54,7 +55,7 @@ var onlyFor = map[string]struct {
 	why       string
 }{
 	"postern/config": {
-		[]string{"postern/proxy", "postern/proxy/access", "postern/cmd/postern", "postern/cmd/demo", "postern/proxy/proxytest"},
+		[]string{"postern/proxy", "postern/proxy/access", "postern/cmd/postern", "postern/cmd/postern/doctor", "postern/cmd/demo", "postern/proxy/proxytest"},
 		"every constructor takes its narrow part, so only proxy.New and cmd know the file",
 	},
 	"postern/session/memstore": {
@@ -62,7 +63,7 @@ var onlyFor = map[string]struct {
 		"proxy is handed a session.Store",
 	},
 	"postern/session/redisstore": {
-		[]string{"postern/cmd/postern"},
+		[]string{"postern/cmd/postern", "postern/cmd/postern/doctor"},
 		"proxy is handed a session.Store",
 	},
 	"postern/session/seal": {
@@ -70,8 +71,8 @@ var onlyFor = map[string]struct {
 		"a store never sees what is sealed",
 	},
 	"postern/proxy/idp": {
-		[]string{"postern/proxy", "postern/cmd/postern", "postern/proxy/proxytest"},
-		"only proxy and the sign-in from a terminal speak to providers; session is handed a refresh function",
+		[]string{"postern/proxy", "postern/cmd/postern", "postern/cmd/postern/doctor", "postern/proxy/proxytest"},
+		"only proxy, doctor and the sign-in from a terminal speak to providers; session is handed a refresh function",
 	},
 	"postern/session/storetest":         {nil, testHelper},
 	"postern/session/redistest":         {nil, testHelper},

@@ -69,6 +69,7 @@ func newRoot() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
 		},
 		newCheck(o),
+		newDoctor(o),
 		newExplain(o),
 		newProviders(),
 		newKeygen(),

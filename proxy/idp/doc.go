@@ -34,6 +34,7 @@
 //	logout.go       the end-session URL
 //	network.go      the way to the provider: proxies, authorities, certificates, internal addresses
 //	client.go       how calls are made
+//	examine.go      harmless questions, for whoever looks for a mistake
 //	errors.go       what can go wrong
 //
 // A provider that is not OpenID Connect differs from one that is in where endpoints and identity come from, and in nothing else.

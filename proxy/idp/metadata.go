@@ -29,6 +29,7 @@ type document struct {
 	SigningAlgs       []string `json:"id_token_signing_alg_values_supported"`
 	ChallengeMethods  []string `json:"code_challenge_methods_supported"`
 	ResponseIssuerSet bool     `json:"authorization_response_iss_parameter_supported"`
+	BackChannelLogout bool     `json:"backchannel_logout_supported"`
 	Aliases           aliases  `json:"mtls_endpoint_aliases"`
 }
 
@@ -59,17 +60,9 @@ type metadata struct {
 
 // fetchMetadata reads the discovery document and checks it. Keys that are known already are kept.
 func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata, error) {
-	address := strings.TrimSuffix(p.issuer, "/") + "/.well-known/openid-configuration"
-	if u, err := url.Parse(address); err == nil {
-		address = p.internal.of(u).String()
-	}
-	a, err := p.get(ctx, "discovery", address)
+	d, _, err := p.fetchDocument(ctx)
 	if err != nil {
 		return nil, err
-	}
-	var d document
-	if err := json.Unmarshal(a.body, &d); err != nil {
-		return nil, badAnswer("discovery answered no metadata: %v (media type %s)", err, a.mediaType())
 	}
 	m, err := p.readDocument(d)
 	if err != nil {
@@ -79,6 +72,21 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 		m.keys = old.keys
 	}
 	return m, nil
+}
+
+// fetchDocument reads the discovery document, and the answer that it came in.
+func (p *Provider) fetchDocument(ctx context.Context) (d document, a answer, err error) {
+	address := strings.TrimSuffix(p.issuer, "/") + "/.well-known/openid-configuration"
+	if u, err := url.Parse(address); err == nil {
+		address = p.internal.of(u).String()
+	}
+	if a, err = p.get(ctx, "discovery", address); err != nil {
+		return d, a, err
+	}
+	if err := json.Unmarshal(a.body, &d); err != nil {
+		return document{}, a, badAnswer("discovery answered no metadata: %v (media type %s)", err, a.mediaType())
+	}
+	return d, a, nil
 }
 
 // Adopt takes over what another Provider has learned of the same issuer by the same way, as if it had been asked just now. Where that does not fit,
