@@ -139,7 +139,7 @@ type checkup struct {
 }
 
 // all are the problems in the order in which they are told.
-func (c checkup) all() config.Problems { return slices.Concat(c.files, c.problems) }
+func (c checkup) all() config.Problems { return slices.Concat(c.problems, c.files) }
 
 // inspect finds every problem of the file and, with files, of the files that it names. It changes nothing and opens no connection.
 func inspect(o *options, files bool) (checkup, error) {

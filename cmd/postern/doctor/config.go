@@ -48,7 +48,7 @@ func (o Options) keys(context.Context) []Finding {
 	var l list
 	switch n := len(o.Config.Session.Keys); {
 	case n > 0:
-		l.pass("keys.session", fmt.Sprintf("%d of 32 bytes; the first seals, all open", n))
+		l.pass("keys.session", fmt.Sprintf("%d; the first seals, all open", n))
 	case o.Config.Session.Store.Redis != nil:
 		l.fail("keys.session", "there is none, so that no session outlives a start", "session.keys: put one there that `postern keygen` makes")
 	default:
