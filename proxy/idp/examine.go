@@ -17,9 +17,9 @@ import (
 
 // Advertised is what a provider says about itself in its discovery document, as far as it matters to whoever looks for a mistake.
 type Advertised struct {
-	Issuer                                                                  string
-	Scopes, ResponseModes, ClientAuthMethods, SigningAlgs, ChallengeMethods []string
-	EndSession, BackChannelLogout                                           bool
+	Issuer                                                     string
+	Scopes, ResponseModes, ClientAuthMethods, ChallengeMethods []string
+	EndSession, BackChannelLogout                              bool
 	// Ahead is how far the provider's clock is ahead of ours, by its Date header and so to about a second; Dated says that there was one.
 	Ahead time.Duration
 	Dated bool
@@ -36,7 +36,7 @@ func (p *Provider) Examine(ctx context.Context) (Advertised, error) {
 		return Advertised{}, err
 	}
 	told := Advertised{
-		Issuer: brief(d.Issuer), Scopes: d.Scopes, ResponseModes: d.ResponseModes, ClientAuthMethods: d.TokenAuthMethods, SigningAlgs: d.SigningAlgs,
+		Issuer: brief(d.Issuer), Scopes: d.Scopes, ResponseModes: d.ResponseModes, ClientAuthMethods: d.TokenAuthMethods,
 		ChallengeMethods: d.ChallengeMethods, EndSession: d.EndSession != "", BackChannelLogout: d.BackChannelLogout,
 	}
 	told.Ahead, told.Dated = a.ahead(p.now())
