@@ -26,6 +26,8 @@ type Config struct {
 	Providers Providers `yaml:"providers"`
 	// ForwardAuth lets another proxy carry the traffic and ask Postern, at /oauth2/auth. Routes then need no upstream.
 	ForwardAuth *ForwardAuth `yaml:"forward_auth"`
+	// Pages say how Postern's own pages look, and in which languages. Texts of theirs that a program gets, as problem JSON, stay in English.
+	Pages Pages `yaml:"pages"`
 	// Routes say which requests go where and who may make them.
 	Routes []Route `yaml:"routes"`
 

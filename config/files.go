@@ -20,7 +20,7 @@ import (
 // maxPEM bounds what is read of a certificate or CA file.
 const maxPEM = 4 << 20
 
-// CheckFiles reads the files that the configuration names: secrets, session keys, certificates and CAs. Load does not,
+// CheckFiles reads the files that the configuration names: secrets, session keys, certificates, CAs and the logo. Load does not,
 // so that a file can be checked on another machine. It changes nothing.
 func (c *Config) CheckFiles() Problems { return c.readFiles().problems.sorted() }
 
@@ -68,6 +68,10 @@ func (c *Config) readFiles() *validator {
 			v.pair("session.store.redis", r.CertFile, r.KeyFile)
 		}
 	}
+	if _, err := c.Pages.ReadLogo(); err != nil {
+		v.err("pages.logo", "the file "+err.Error(), "Name an image file that Postern's user can read")
+	}
+	v.folder("pages.templates", c.Pages.Templates)
 	for _, p := range c.Providers {
 		at := join("providers", p.Name)
 		v.secret(at+".client_secret", p.ClientSecret, nil, "")

@@ -32,6 +32,7 @@ func (c *Config) validate() Problems {
 	v.cookie()
 	v.redis()
 	v.providers()
+	v.pages()
 	v.routes()
 	v.ties()
 	v.origins()

@@ -122,7 +122,7 @@ func (p *Proxy) accountPage(x *exchange) {
 		User: s.Identity.User, Email: s.Identity.Email, Name: s.Identity.Name, Groups: s.Identity.Groups, Provider: pr.title,
 		SignedIn: s.Created, Ends: s.Ends, IdleUntil: p.idleUntil(pr, s), RefreshAt: s.RefreshDue(),
 		SignOut: p.prefix + "/logout", Home: "/", End: p.prefix, RequestID: x.client.RequestID,
-		Said: p.openSaid(x, s),
+		Ended: p.openSaid(x, s),
 	}
 	p.listSessions(x, pr, s, &view)
 	p.own(x.Header())
@@ -160,7 +160,7 @@ func (p *Proxy) listSessions(x *exchange, pr *provider, s *session.Session, view
 	if err != nil {
 		x.err = err
 		view.Sessions = []page.SessionLine{this}
-		view.ListProblem = "The list of your other sessions is not available at the moment."
+		view.Unknown = true
 		return
 	}
 	found := false
@@ -215,7 +215,7 @@ func (p *Proxy) endListed(x *exchange) {
 	if err != nil {
 		x.reason("store_unavailable", err)
 		x.Header().Set("Retry-After", "5")
-		p.notice(x, http.StatusServiceUnavailable, noticeNotEnded, page.Link{Text: "Back to your sessions", URL: p.prefix, Primary: true})
+		p.notice(x, http.StatusServiceUnavailable, noticeNotEnded, page.Link{Say: "back_to_sessions", URL: p.prefix, Primary: true})
 		return
 	}
 	x.reason("sessions_ended", nil)
@@ -250,18 +250,16 @@ func (p *Proxy) said(s *session.Session, n int) string {
 	return "?" + url.Values{"said": {sealed}}.Encode() + "#sessions"
 }
 
-// openSaid is the sentence for it.
-func (p *Proxy) openSaid(x *exchange, s *session.Session) string {
+// openSaid is how many sessions a button has ended, if the query tells that to this session.
+func (p *Proxy) openSaid(x *exchange, s *session.Session) *int {
 	plain, _, err := p.attempts.ring.Open("said", x.r.URL.Query().Get("said"), saidLifetime)
 	whose, count, _ := strings.Cut(string(plain), " ")
 	if err != nil || whose != s.Handle() {
-		return ""
+		return nil
 	}
-	switch count {
-	case "0":
-		return "There was nothing to end: it is over already."
-	case "1":
-		return "One session has ended."
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return nil
 	}
-	return count + " sessions have ended."
+	return &n
 }

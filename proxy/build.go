@@ -57,7 +57,8 @@ type provider struct {
 	now      func() time.Time
 }
 
-// New wires a Proxy from a checked configuration. It does no I/O apart from reading the secrets that the file names. Call [Proxy.Run]
+// New wires a Proxy from a checked configuration. It does no I/O apart from reading the secrets and
+// the files of pages that the file names. Call [Proxy.Run]
 // beside serving, and [Proxy.Close] at the end.
 func New(cfg *config.Config, env Env) (*Proxy, error) {
 	if env.Log == nil {
@@ -79,6 +80,10 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
+	pages, problems := newPages(cfg.Pages, env, cfg.Problem)
+	if len(problems) > 0 {
+		return nil, problems
+	}
 	secure := cfg.Secure()
 	var dialect string
 	if cfg.ForwardAuth != nil {
@@ -91,7 +96,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		logShare:    cfg.Server.Log.Requests,
 		logNames:    newLogNames(),
 		now:         env.Now,
-		pages:       page.New(page.Options{}),
+		pages:       pages,
 		routes:      newTable(),
 		appTokens:   map[config.ClientCredentials]*appToken{},
 		forwarding:  forwarding{trusted: cfg.Server.TrustedProxies},
@@ -224,6 +229,7 @@ func NewProvider(cfg *config.Config, c config.Provider, env Env) (*idp.Provider,
 func NewStandIn(cfg *config.Config, store session.Store) (*Proxy, error) {
 	alone := *cfg
 	alone.Session.Keys, alone.Session.Store, alone.Server.Admin, alone.Server.Audit, alone.Providers = nil, config.Store{}, nil, nil, nil
+	alone.Pages = config.Pages{}
 	var stand standInProvider
 	for _, c := range cfg.Providers {
 		c.ClientSecret, c.ClientKey, c.ClientCert, c.ClientAuth, c.CAFile = config.NewSecret("none"), config.Secret{}, nil, "client_secret_basic", ""
@@ -233,6 +239,33 @@ func NewStandIn(cfg *config.Config, store session.Store) (*Proxy, error) {
 		alone.Providers = append(alone.Providers, c)
 	}
 	return New(&alone, Env{Store: store, Transport: stand})
+}
+
+// newPages hands the pages their part of the configuration. It reads the files that it names.
+func newPages(c config.Pages, env Env, place placer) (*page.Pages, config.Problems) {
+	logo, err := c.ReadLogo()
+	if err != nil {
+		return nil, config.Problems{place("pages.logo", 0, 0, "the file "+err.Error(), "Name an image file that Postern's user can read")}
+	}
+	o := page.Options{
+		Title: c.Title, Logo: logo, Colors: page.Colors(c.Colors), Support: page.Support(c.Support), Languages: c.Languages, Now: env.Now, Log: env.Log,
+	}
+	root, err := c.OpenTemplates()
+	if err != nil {
+		return nil, config.Problems{place("pages.templates", 0, 0, "the folder "+err.Error(), "Name a folder that Postern's user can read")}
+	}
+	if root != nil {
+		defer root.Close()
+		o.Templates = root.FS()
+	}
+	pages, err := page.New(o)
+	var wrong page.Problems
+	var problems config.Problems
+	errors.As(err, &wrong)
+	for _, p := range wrong {
+		problems = append(problems, place("pages."+p.Option, 0, 0, p.What, p.Mend))
+	}
+	return pages, problems
 }
 
 // resourcesOf are the resources of a provider's routes.
@@ -288,7 +321,7 @@ func text(u *url.URL) string {
 	return u.String()
 }
 
-// Check finds what only the parts themselves can: claims, rules and header values that do not compile. It does no I/O and asks nobody.
+// Check finds what only the parts themselves can: claims, rules and header values that do not compile, colours that cannot be read. It does no I/O and asks nobody.
 func Check(cfg *config.Config) config.Problems {
 	var problems config.Problems
 	for _, c := range cfg.Providers {
@@ -298,8 +331,18 @@ func Check(cfg *config.Config) config.Problems {
 			}
 		}
 	}
-	_, more := compileRoutes(cfg.Routes, cfg.Problem)
+	_, more := newPages(config.Pages{Colors: cfg.Pages.Colors, Support: cfg.Pages.Support}, Env{}, cfg.Problem)
+	problems = append(problems, more...)
+	_, more = compileRoutes(cfg.Routes, cfg.Problem)
 	return append(problems, more...)
+}
+
+// CheckFiles finds what is wrong in files that only the parts themselves understand: logo, own templates and texts. It reads them and changes nothing.
+func CheckFiles(cfg *config.Config) config.Problems {
+	c := cfg.Pages
+	c.Colors, c.Support = config.Colors{}, config.Support{} // told by Check
+	_, problems := newPages(c, Env{}, cfg.Problem)
+	return problems
 }
 
 func sameSite(word string) http.SameSite {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/proxy/idp"
+	"postern/proxy/page"
 	"postern/session"
 )
 
@@ -221,7 +222,7 @@ func (p *Proxy) welcome(x *exchange, at attempt, o outcome) {
 	// of its page, wherever the application sends them.
 	if o.cookie.SameSite == http.SameSiteStrictMode || x.verdict.Reason == reasonFormSignIn {
 		p.own(x.Header())
-		p.pages.Continue(x, x.r, "You are signed in", at.ReturnTo)
+		p.pages.Continue(x, x.r, page.SignedIn, at.ReturnTo)
 		return
 	}
 	p.redirect(x, at.ReturnTo)

@@ -3,6 +3,8 @@ package proxy
 import (
 	"io"
 	"net/http"
+
+	"postern/proxy/page"
 )
 
 // fragmentScript goes on to the link of [page.Pages.Fragment], whose last parameter is the address to come back to, with the fragment added to
@@ -16,7 +18,7 @@ location.replace(document.getElementById("on").href + encodeURIComponent(locatio
 // without the fragment.
 func (p *Proxy) keepFragment(x *exchange, rd string) {
 	p.own(x.Header())
-	p.pages.Fragment(x, x.r, "Signing in", p.startURL(x, rd), p.prefix+"/fragment.js")
+	p.pages.Fragment(x, x.r, page.SigningIn, p.startURL(x, rd), p.prefix+"/fragment.js")
 }
 
 // fragmentScript is the endpoint fragment.js.

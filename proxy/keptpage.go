@@ -11,16 +11,6 @@ import (
 	"postern/session/seal"
 )
 
-var (
-	noticeKept = words{code: "sign_in_required", title: "Your session ended",
-		text: "What you sent was not delivered. It is kept for ten minutes: sign in with the same account, and you will be asked whether to send it."}
-	noticeKeptGone = words{code: "not_kept", title: "Nothing is kept here any more",
-		text: "What you had sent is kept for ten minutes, in this browser alone, and a newer request takes its place. Your browser's Back button may still have what you typed."}
-	noticeKeptSent  = words{code: "already_sent", title: "It was sent already", text: "What was kept is sent once. It was not sent again."}
-	noticeKeptOther = words{code: "other_user", title: "This was kept for another account",
-		text: "It was sent by someone else in this browser, so it was dropped. Nothing was sent."}
-)
-
 // keptPage asks the person who has signed in again whether to send what is kept. A form posted to the same address drops it.
 func (p *Proxy) keptPage(x *exchange) {
 	if x.r.Method == http.MethodPost {
@@ -100,9 +90,7 @@ func (p *Proxy) dropOthers(x *exchange, t keptTicket) {
 	p.attempts.expire(x, p.keptCookie())
 	x.reason(auditKeptOtherUser, nil)
 	p.auditEvent(x, auditKeptOtherUser)
-	say := noticeKeptOther
-	say.details = []string{"You are signed in as " + accountName(x.verdict.Session) + "."}
-	p.notice(x, http.StatusForbidden, say, page.Link{Text: "Go on", URL: "/", Primary: true})
+	p.notice(x, http.StatusForbidden, noticeKeptOther, page.Link{Say: "go_on", URL: "/", Primary: true})
 }
 
 // dropKept drops what is kept because its person does not want to send it, and goes back to the page that it was sent from. Whoever has the
@@ -145,7 +133,7 @@ func (p *Proxy) keptMissing(x *exchange, err error) {
 		p.keptGone(x)
 	case errors.Is(err, session.ErrConflict):
 		x.reason("kept_sent_before", nil)
-		p.answer(x, http.StatusConflict, noticeKeptSent, page.Link{Text: "Go on", URL: "/", Primary: true})
+		p.answer(x, http.StatusConflict, noticeKeptSent, page.Link{Say: "go_on", URL: "/", Primary: true})
 	default:
 		x.reason("store_unavailable", err)
 		p.keptBusy(x)
@@ -154,11 +142,11 @@ func (p *Proxy) keptMissing(x *exchange, err error) {
 
 func (p *Proxy) keptGone(x *exchange) {
 	x.reason("kept_gone", nil)
-	p.answer(x, http.StatusGone, noticeKeptGone, page.Link{Text: "Go on", URL: "/", Primary: true})
+	p.answer(x, http.StatusGone, noticeKeptGone, page.Link{Say: "go_on", URL: "/", Primary: true})
 }
 
 // keptBusy asks to come again.
 func (p *Proxy) keptBusy(x *exchange) {
 	x.Header().Set("Retry-After", "5")
-	p.answer(x, http.StatusServiceUnavailable, problems[http.StatusServiceUnavailable], page.Link{Text: "Try again", URL: p.prefix + keptEndpoint, Primary: true})
+	p.answer(x, http.StatusServiceUnavailable, problems[http.StatusServiceUnavailable], page.Link{Say: "try_again", URL: p.prefix + keptEndpoint, Primary: true})
 }

@@ -38,9 +38,7 @@ func (p *Proxy) logout(x *exchange) {
 		}
 		p.own(x.Header())
 		p.pages.Confirm(x, x.r, page.Confirm{
-			Title: "Sign out?", Text: "You will be signed out of this application and at the identity provider.",
-			Action: p.prefix + "/logout", Button: "Sign out", Cancel: "/",
-			Fields: fields, RequestID: x.client.RequestID,
+			Say: "sign_out", Action: p.prefix + "/logout", Cancel: "/", Fields: fields, RequestID: x.client.RequestID,
 		})
 		return
 	}
@@ -76,7 +74,7 @@ func (p *Proxy) logout(x *exchange) {
 		p.leaveFor(x, rd)
 	case there.Form != nil:
 		p.own(x.Header())
-		p.pages.Post(x, x.r, "Signing out", there.URL, there.Form)
+		p.pages.Post(x, x.r, page.SigningOut, there.URL, there.Form)
 	default:
 		p.leaveFor(x, there.URL)
 	}
@@ -167,7 +165,7 @@ func (p *Proxy) end(x *exchange, pr *provider, s *session.Session) error {
 func (p *Proxy) notSignedOut(x *exchange, err error) {
 	x.reason("store_unavailable", err)
 	x.Header().Set("Retry-After", "5")
-	p.notice(x, http.StatusServiceUnavailable, noticeNotSignedOut, page.Link{Text: "Try again", URL: p.prefix + "/logout", Primary: true})
+	p.notice(x, http.StatusServiceUnavailable, noticeNotSignedOut, page.Link{Say: "try_again", URL: p.prefix + "/logout", Primary: true})
 }
 
 // leaveFor sends the browser to the provider. After a form of ours it goes by a page: browsers hold a form's redirects to the form-action of its
@@ -175,7 +173,7 @@ func (p *Proxy) notSignedOut(x *exchange, err error) {
 func (p *Proxy) leaveFor(x *exchange, address string) {
 	if x.r.Method == http.MethodPost && wantsHTML(x.r) {
 		p.own(x.Header())
-		p.pages.Continue(x, x.r, "Signing out", address)
+		p.pages.Continue(x, x.r, page.SigningOut, address)
 		return
 	}
 	p.redirect(x, address)

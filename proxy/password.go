@@ -45,23 +45,21 @@ func (p *Proxy) showForm(x *exchange, pr *provider, rd string, count int) {
 	}
 	// Whoever comes because a session ended is told why.
 	_, err = pr.sessions.Load(x.r.Context(), x.r.Header)
-	why := ""
+	var ended session.Reason
 	if err != nil {
-		why = endedSentences[withoutSession(err).Ended]
+		ended = withoutSession(err).Ended
 	}
-	p.form(x, pr, http.StatusOK, state, "", why)
+	p.form(x, pr, http.StatusOK, page.SignIn{Fields: map[string]string{"state": state}, Ended: string(ended)})
 }
 
 // form writes the sign-in form.
-func (p *Proxy) form(x *exchange, pr *provider, status int, state, user, problem string) {
+func (p *Proxy) form(x *exchange, pr *provider, status int, s page.SignIn) {
 	p.own(x.Header())
 	if status == http.StatusUnauthorized {
 		p.setChallenge(x)
 	}
-	p.pages.SignIn(x, x.r, page.SignIn{
-		Status: status, Title: "Sign in", Provider: pr.title, Action: p.prefix + "/start", Fields: map[string]string{"state": state},
-		User: user, Problem: problem, RequestID: x.client.RequestID,
-	})
+	s.Status, s.Provider, s.Action, s.RequestID = status, pr.title, p.prefix+"/start", x.client.RequestID
+	p.pages.SignIn(x, x.r, s)
 }
 
 // passwordSignIn takes the posted form.
@@ -90,8 +88,10 @@ func (p *Proxy) passwordSignIn(x *exchange) {
 		p.lateCallback(x, pr, begun, false, err)
 		return
 	}
+	again := page.SignIn{Fields: map[string]string{"state": state}, User: user}
 	if user == "" || password == "" || len(user) > maxCredential || len(password) > maxCredential {
-		p.form(x, pr, http.StatusBadRequest, state, user, "Please enter user name and password.")
+		again.Problem = "missing"
+		p.form(x, pr, http.StatusBadRequest, again)
 		return
 	}
 	done, ok := p.guesses.begin(x.r.Context(), user, network(x.client.Addr), p.now())
@@ -99,7 +99,8 @@ func (p *Proxy) passwordSignIn(x *exchange) {
 		x.reason("too_many_guesses", nil)
 		p.auditSession(x, nil, auditSignInRefused, slog.String("method", "password"), slog.String("provider", pr.name), slog.String("reason", "too_many_guesses"))
 		x.Header().Set("Retry-After", "10")
-		p.form(x, pr, http.StatusTooManyRequests, state, user, "Too many attempts at once. Please wait a moment.")
+		again.Problem = "busy"
+		p.form(x, pr, http.StatusTooManyRequests, again)
 		return
 	}
 	told := guessUnanswered
@@ -109,7 +110,8 @@ func (p *Proxy) passwordSignIn(x *exchange) {
 	switch {
 	case told == guessWrong:
 		x.reason("wrong_password", nil)
-		p.form(x, pr, http.StatusUnauthorized, state, user, "User name or password is wrong.")
+		again.Problem = "wrong"
+		p.form(x, pr, http.StatusUnauthorized, again)
 		return
 	case o.err != nil:
 		p.attempts.expire(x, p.attempts.name(at.ID))

@@ -135,7 +135,7 @@ func (p *Proxy) refuseToken(x *exchange) {
 	} else {
 		p.setChallenge(x)
 	}
-	p.problem(x, t.status, words{code: t.code, title: http.StatusText(t.status), text: t.text}, nil)
+	p.problem(x, t.status, told{t.code, http.StatusText(t.status), t.text}, nil)
 }
 
 // challenge is what WWW-Authenticate says of the problem, after the realm (RFC 6750 section 3).

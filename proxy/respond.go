@@ -34,7 +34,7 @@ func (p *Proxy) render(x *exchange) {
 		if x.kept != nil {
 			again = p.prefix + keptEndpoint
 		}
-		p.answer(x, http.StatusServiceUnavailable, say, page.Link{Text: "Try again", URL: again, Primary: true})
+		p.answer(x, http.StatusServiceUnavailable, say, page.Link{Say: "try_again", URL: again, Primary: true})
 	default:
 		if v.Reason == reasonCrossSite {
 			p.answer(x, http.StatusForbidden, problems[http.StatusForbidden])
@@ -45,7 +45,7 @@ func (p *Proxy) render(x *exchange) {
 			return
 		}
 		if ofToken(v.Session) {
-			p.problem(x, http.StatusForbidden, noticeDenied, nil)
+			p.problem(x, http.StatusForbidden, noticeDenied.inEnglish(), nil)
 			return
 		}
 		p.answer(x, http.StatusForbidden, noticeDenied, p.otherAccount(x)...)
@@ -96,96 +96,55 @@ func (p *Proxy) forward(x *exchange) {
 	x.route.upstream.serve(x, x.r, f)
 }
 
-// words is what a page says. Title and text are fixed sentences: nothing of a request or an error reaches them.
-type words struct {
-	code        string // the problem's type for programs
-	title, text string
-	details     []string
-}
+// words is what an answer says: code to programs, and to people the page's texts of that name, whose English is the problem's title and detail.
+// They are fixed sentences: nothing of a request or an error reaches them.
+type words struct{ code, say string }
 
 var (
-	noticeFramed = words{code: "sign_in_required", title: "Please sign in",
-		text: "This part of the page needs you to be signed in. Sign-in opens in the whole window."}
-	noticeNotSent = words{code: "sign_in_required", title: "Your session ended",
-		text: "Nothing was sent. Sign in, then send your form again; your browser's Back button usually still has what you typed."}
-	noticeSignIn = words{code: "sign_in_required", title: "You are not signed in", text: "This page is for people who are signed in."}
-	noticeNobody = words{code: "sign_in_required", title: "You are not signed in", text: "Sign in to see your session."}
-	noticeLoop   = words{code: "sign_in_loop", title: "Sign-in does not hold",
-		text: "You signed in several times in a row, but your session did not arrive here. Usual causes:",
-		details: []string{
-			"The browser blocks or deletes cookies for this site.",
-			"The clock of this computer or of the server is wrong by minutes.",
-			"The page is opened with http://, while the session cookie is sent over https:// only.",
-			"The site's cookies are too large altogether; delete the cookies of this site and try again.",
-		}}
-	noticeStray = words{code: "stray_callback", title: "This sign-in link is no longer good",
-		text: "It was used before, is too old, or was started in another browser. Please sign in again."}
-	noticeRefused = words{code: "access_denied", title: "You were not signed in",
-		text: "The identity provider reports that the sign-in was cancelled or refused."}
-	noticeProviderDown = words{code: "provider_unavailable", title: "The identity provider does not answer",
-		text: "Signing in is not possible at the moment. Please try again shortly."}
-	noticeNoRefresh = words{code: "provider_unavailable", title: "The identity provider does not answer",
-		text: "You are not signed out, but your session cannot be prolonged at the moment. Please try again shortly."}
-	noticeStoreDown = words{code: "store_unavailable", title: "Your session cannot be checked at the moment",
-		text: "You are not signed out. Please try again shortly."}
-	noticeNotStored = words{code: "store_unavailable", title: "You could not be signed in",
-		text: "Signing in is not possible at the moment, because the session store does not answer. Please try again shortly."}
-	noticeNotSignedOut = words{code: "store_unavailable", title: "You are not signed out yet",
-		text: "Your session could not be ended, because the session store does not answer. Please try again."}
-	noticeNotEnded = words{code: "store_unavailable", title: "Not ended yet",
-		text: "The sessions could not be ended, because the session store does not answer. Please try again."}
-	noticeBadAnswer = words{code: "bad_provider_answer", title: "The sign-in could not be completed",
-		text: "The identity provider's answer was not right. If it happens again, tell the people who run this site and name the request."}
-	noticeChoose = words{code: "choose_provider", title: "Sign in", text: "Choose where you have an account."}
-	noticeStepUp = words{code: codeStepUp, title: "Please confirm your sign-in",
-		text: "You are signed in, but this page needs a stronger or more recent sign-in. Nothing was sent to it."}
-	noticeNotEnough = words{code: codeStepUp, title: "This sign-in is not enough here",
-		text: "The identity provider signed you in, but not as strongly or as recently as this page asks for. Usual causes:",
-		details: []string{
-			"A second factor, such as a security key or an app with codes, is not set up for your account.",
-			"The identity provider did not ask you to sign in again, although it was told to.",
-		}}
-	noticeDenied = words{code: "access_denied", title: "No access",
-		text: "You are signed in, but this account may not open this page."}
-	noticeClosed  = words{code: "access_denied", title: "No access", text: "Nobody may open this page."}
-	noticeNoToken = words{code: "application_token_refused", title: "The application cannot be reached with your account",
-		text: "The identity provider gives no permission for it. If that is not right, name the request to the people who run this site."}
-	noticeCleared   = words{code: "cookies_cleared", title: "The cookies are deleted", text: "If the site still does not open, come back here and delete them once more."}
-	noticeSignedOut = words{code: "signed_out", title: "You are signed out", text: "You can close this window."}
+	noticeFramed       = words{"sign_in_required", "framed"}
+	noticeNotSent      = words{"sign_in_required", "not_sent"}
+	noticeSignIn       = words{"sign_in_required", "sign_in"}
+	noticeNobody       = words{"sign_in_required", "nobody"}
+	noticeLoop         = words{"sign_in_loop", "loop"}
+	noticeStray        = words{"stray_callback", "stray"}
+	noticeRefused      = words{"access_denied", "refused"}
+	noticeProviderDown = words{"provider_unavailable", "provider_down"}
+	noticeNoRefresh    = words{"provider_unavailable", "no_refresh"}
+	noticeStoreDown    = words{"store_unavailable", "store_down"}
+	noticeNotStored    = words{"store_unavailable", "not_stored"}
+	noticeNotSignedOut = words{"store_unavailable", "not_signed_out"}
+	noticeNotEnded     = words{"store_unavailable", "not_ended"}
+	noticeBadAnswer    = words{"bad_provider_answer", "bad_answer"}
+	noticeChoose       = words{"choose_provider", "choose"}
+	noticeStepUp       = words{codeStepUp, "step_up"}
+	noticeNotEnough    = words{codeStepUp, "not_enough"}
+	noticeDenied       = words{"access_denied", "denied"}
+	noticeClosed       = words{"access_denied", "closed"}
+	noticeNoToken      = words{"application_token_refused", "no_token"}
+	noticeCleared      = words{"cookies_cleared", "cleared"}
+	noticeSignedOut    = words{"signed_out", "signed_out"}
+	noticeKept         = words{"sign_in_required", "kept"}
+	noticeKeptGone     = words{"not_kept", "kept_gone"}
+	noticeKeptSent     = words{"already_sent", "kept_sent"}
+	noticeKeptOther    = words{"other_user", "kept_other"}
 )
 
 // problems are the words for requests that reach no route or no application.
 var problems = map[int]words{
-	http.StatusBadRequest:            {code: "bad_request", title: "Bad request", text: "This address or request is not well-formed."},
-	http.StatusForbidden:             {code: "forbidden", title: "Not allowed", text: "This request came from another site and was refused."},
-	http.StatusNotFound:              {code: "not_found", title: "Nothing here", text: "There is no page at this address."},
-	http.StatusMethodNotAllowed:      {code: "method_not_allowed", title: "Method not allowed", text: "This address does not take requests of this kind."},
-	http.StatusRequestTimeout:        {code: "request_timeout", title: "Too slow", text: "The request did not arrive in time. Please try again."},
-	http.StatusRequestEntityTooLarge: {code: "too_large", title: "Too large", text: "This is more than may be sent here."},
-	http.StatusMisdirectedRequest:    {code: "misdirected", title: "Unknown host", text: "This server does not serve that host name."},
-	http.StatusRequestURITooLong:     {code: "target_too_long", title: "The address is too long", text: "This is more than may be sent here."},
-	http.StatusRequestHeaderFieldsTooLarge: {code: "header_too_large", title: "The request's header is too large",
-		text: "This is more than may be sent here. If a browser has too many cookies of this site, delete them."},
-	http.StatusLoopDetected:        {code: "loop", title: "This address leads back to itself", text: "The site is not set up correctly. Tell the people who run it and name the request."},
-	http.StatusInternalServerError: {code: "internal", title: "Something went wrong here", text: "Please try again. If it happens again, name the request to the people who run this site."},
-	http.StatusBadGateway:          {code: "bad_gateway", title: "The application does not answer", text: "It could not be reached. Please try again shortly."},
-	http.StatusServiceUnavailable:  {code: "unavailable", title: "The application cannot be reached at the moment", text: "A part that it depends on does not answer. Please try again shortly."},
-	http.StatusGatewayTimeout:      {code: "gateway_timeout", title: "The application takes too long", text: "It did not answer in time. Please try again."},
-}
-
-// endedSentences tell people why they have to sign in again. key_unknown and tampered have none: see withoutSession.
-var endedSentences = map[session.Reason]string{
-	session.ReasonIdle:            "You were signed out because you were away for a while.",
-	session.ReasonLifetime:        "Your session reached its greatest age.",
-	session.ReasonRefreshRejected: "The identity provider did not prolong your session.",
-	session.ReasonTokenExpired:    "The identity provider's permission ran out.",
-	session.ReasonSignedOut:       "You signed out.",
-	session.ReasonBackChannel:     "You were signed out at the identity provider.",
-	session.ReasonFrontChannel:    "You were signed out at the identity provider.",
-	session.ReasonAdmin:           "An administrator ended your session.",
-	session.ReasonLimit:           "You signed in on too many devices; the oldest session ended.",
-	session.ReasonReplaced:        "A newer sign-in in this browser took the place of your session.",
-	session.ReasonStoreMiss:       "Your session is no longer known here.",
+	http.StatusBadRequest:                  {"bad_request", "bad_request"},
+	http.StatusForbidden:                   {"forbidden", "forbidden"},
+	http.StatusNotFound:                    {"not_found", "not_found"},
+	http.StatusMethodNotAllowed:            {"method_not_allowed", "method_not_allowed"},
+	http.StatusRequestTimeout:              {"request_timeout", "request_timeout"},
+	http.StatusRequestEntityTooLarge:       {"too_large", "too_large"},
+	http.StatusMisdirectedRequest:          {"misdirected", "misdirected"},
+	http.StatusRequestURITooLong:           {"target_too_long", "target_too_long"},
+	http.StatusRequestHeaderFieldsTooLarge: {"header_too_large", "header_too_large"},
+	http.StatusLoopDetected:                {"loop", "endless"},
+	http.StatusInternalServerError:         {"internal", "internal"},
+	http.StatusBadGateway:                  {"bad_gateway", "bad_gateway"},
+	http.StatusServiceUnavailable:          {"unavailable", "unavailable"},
+	http.StatusGatewayTimeout:              {"gateway_timeout", "gateway_timeout"},
 }
 
 // refuse answers a request that goes nowhere, with the words for its status. The reason and the error are for the log.
@@ -227,19 +186,14 @@ func (p *Proxy) answer(x *exchange, status int, say words, links ...page.Link) {
 		p.notice(x, status, say, links...)
 		return
 	}
-	p.problem(x, status, say, nil)
+	p.problem(x, status, say.inEnglish(), nil)
 }
 
-// notice writes a page.
+// notice writes a page. One that turns an account away says which.
 func (p *Proxy) notice(x *exchange, status int, say words, links ...page.Link) {
-	n := page.Notice{Status: status, Title: say.title, Text: say.text, Details: say.details, RequestID: x.client.RequestID, Links: links}
-	if why := endedSentences[x.verdict.Ended]; why != "" {
-		n.Details = append([]string{why}, n.Details...)
-	}
-	if x.verdict.Kind == verdictDeny && x.verdict.Session != nil {
-		if name := accountName(x.verdict.Session); name != "" {
-			n.Details = append(n.Details, "Signed in as "+name+".")
-		}
+	n := page.Notice{Status: status, Say: say.say, Ended: string(x.verdict.Ended), RequestID: x.client.RequestID, Links: links}
+	if s := x.verdict.Session; s != nil && (x.verdict.Kind == verdictDeny || say == noticeKeptOther) {
+		n.Account = accountName(s)
 	}
 	p.own(x.Header())
 	if status == http.StatusUnauthorized {
@@ -292,10 +246,9 @@ func (p *Proxy) challengeFor(x *exchange, rd string, more map[string]any) {
 	if x.verdict.Ended != "" {
 		more["ended"] = x.verdict.Ended
 	}
-	say := words{code: "sign_in_required", title: "Sign-in required", text: "There is no session. Open login_url in a browser window."}
+	say := told{"sign_in_required", "Sign-in required", "There is no session. Open login_url in a browser window."}
 	if d := x.verdict.Demand; d != nil {
-		say = words{code: codeStepUp, title: "Stronger sign-in required",
-			text: "The session is of a sign-in that is too weak or too old. Open login_url in a browser window."}
+		say = told{codeStepUp, "Stronger sign-in required", "The session is of a sign-in that is too weak or too old. Open login_url in a browser window."}
 		if len(d.ACR) > 0 {
 			more["acr_values"] = d.ACR
 		}
@@ -306,8 +259,16 @@ func (p *Proxy) challengeFor(x *exchange, rd string, more map[string]any) {
 	p.problem(x, http.StatusUnauthorized, say, more)
 }
 
+// told is what an answer says to programs, in English.
+type told struct{ code, title, text string }
+
+func (w words) inEnglish() told {
+	title, text := page.English(w.say)
+	return told{w.code, title, text}
+}
+
 // problem writes problem JSON (RFC 9457).
-func (p *Proxy) problem(x *exchange, status int, say words, more map[string]any) {
+func (p *Proxy) problem(x *exchange, status int, say told, more map[string]any) {
 	body := map[string]any{"type": "about:blank", "title": say.title, "status": status, "detail": say.text, "code": say.code, "request_id": x.client.RequestID}
 	for k, v := range more {
 		body[k] = v
@@ -344,14 +305,14 @@ func noStore(h http.Header) { h.Set("Cache-Control", "no-store") }
 
 // otherAccount leads somebody whose account may not open a page to another one.
 func (p *Proxy) otherAccount(x *exchange) []page.Link {
-	const text = "Sign in with another account"
+	const say = "another_account"
 	signOut := p.prefix + "/logout"
 	if x.route == nil || len(x.route.providers) == 1 {
-		return []page.Link{{Text: text, URL: signOut, Primary: true}}
+		return []page.Link{{Say: say, URL: signOut, Primary: true}}
 	}
 	anew := p.startAnew(x, x.target)
-	anew.Text = text
-	return []page.Link{anew, {Text: "Sign out", URL: signOut}}
+	anew.Say = say
+	return []page.Link{anew, {Say: "sign_out", URL: signOut}}
 }
 
 // startAnew is a sign-in button on a page about one that came to nothing, or is over: of several providers it lets the person choose, whatever was
@@ -366,5 +327,5 @@ func (p *Proxy) startAnew(x *exchange, rd string) page.Link {
 
 // startLink is a sign-in button.
 func (p *Proxy) startLink(x *exchange, rd string, top bool) page.Link {
-	return page.Link{Text: "Sign in", URL: p.startURL(x, returnTo(rd, x.origin, p.returnHosts, p.prefix)), Primary: true, Top: top}
+	return page.Link{Say: "sign_in", URL: p.startURL(x, returnTo(rd, x.origin, p.returnHosts, p.prefix)), Primary: true, Top: top}
 }

@@ -87,16 +87,13 @@ func (p *Proxy) clearCookies(x *exchange) {
 	for _, line := range expireEverywhere(x.r.Header["Cookie"], hostname(x.client.Host), x.origin.Scheme == "https") {
 		h.Add("Set-Cookie", line)
 	}
-	p.notice(x, http.StatusOK, noticeCleared, page.Link{Text: "Continue", URL: "/", Primary: true})
+	p.notice(x, http.StatusOK, noticeCleared, page.Link{Say: "continue", URL: "/", Primary: true})
 }
 
 func (p *Proxy) offerClearing(x *exchange, status int) {
 	p.own(x.Header())
 	p.pages.Confirm(x, x.r, page.Confirm{
-		Status: status, Title: "Delete the cookies of this site?",
-		Text: "Your browser keeps cookies for this site. When they are too many or too large, the site cannot be used until they are deleted. " +
-			"You will be signed out here.",
-		Action: p.prefix + "/" + clearCookiesName, Button: "Delete cookies", Cancel: "/", RequestID: x.client.RequestID,
+		Status: status, Say: "clear", Action: p.prefix + "/" + clearCookiesName, Cancel: "/", RequestID: x.client.RequestID,
 	})
 }
 

@@ -157,6 +157,9 @@ func inspect(o *options, files bool) (checkup, error) {
 	}
 	if len(c.all().Errors()) == 0 {
 		c.problems = append(c.problems, proxy.Check(c.cfg)...)
+		if files {
+			c.files = append(c.files, proxy.CheckFiles(c.cfg)...)
+		}
 	}
 	return c, nil
 }

@@ -72,13 +72,17 @@ func (l *login) listen(ctx context.Context, state string) (*callback, error) {
 		}
 		port = n
 	}
+	pages, err := page.New(page.Options{})
+	if err != nil {
+		return nil, err
+	}
 	listeners, err := loopback(ctx, at.Hostname(), port)
 	if err != nil {
 		return nil, err
 	}
 	port = listeners[0].Addr().(*net.TCPAddr).Port
 	c := &callback{
-		redirectURI: l.c.RedirectURI, path: at.Path, state: state, provider: l.provider, pages: page.New(page.Options{}), note: l.note,
+		redirectURI: l.c.RedirectURI, path: at.Path, state: state, provider: l.provider, pages: pages, note: l.note,
 		got: make(chan answer, 1),
 	}
 	if at.Port() == "" { // otherwise exactly as it was written: providers compare strings
@@ -160,23 +164,23 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a, err := c.read(w, r)
 	if err != nil {
-		c.say(w, r, http.StatusBadRequest, "This cannot be read", "Go back to the terminal.")
+		c.say(w, r, http.StatusBadRequest, "terminal_unreadable")
 		return
 	}
 	if !c.ours(a) {
 		c.stray(a)
-		c.say(w, r, http.StatusBadRequest, "Not for this sign-in", "This address does not belong to the sign-in that the terminal waits for.")
+		c.say(w, r, http.StatusBadRequest, "terminal_foreign")
 		return
 	}
 	if !c.take(a) {
-		c.say(w, r, http.StatusConflict, "Used already", "The terminal has the provider's answer. You can close this window.")
+		c.say(w, r, http.StatusConflict, "terminal_used")
 		return
 	}
 	if _, failed := c.provider.Callback(a.Values); failed {
-		c.say(w, r, http.StatusOK, "The provider did not sign you in", "The terminal says why. You can close this window.")
+		c.say(w, r, http.StatusOK, "terminal_refused")
 		return
 	}
-	c.say(w, r, http.StatusOK, "Back to the terminal", "It has the provider's answer and says what came of it. You can close this window.")
+	c.say(w, r, http.StatusOK, "terminal_done")
 }
 
 // read takes the answer out of a request: from the query, or from a posted form (response_mode form_post).
@@ -228,8 +232,8 @@ func (c *callback) stray(a answer) {
 		cmp.Or(strings.Join(names, ", "), "none"), c.provider.Name())
 }
 
-func (c *callback) say(w http.ResponseWriter, r *http.Request, status int, title, text string) {
-	c.pages.Notice(w, r, page.Notice{Status: status, Title: title, Text: text})
+func (c *callback) say(w http.ResponseWriter, r *http.Request, status int, say string) {
+	c.pages.Notice(w, r, page.Notice{Status: status, Say: say})
 }
 
 // pastedAddresses takes the answer from an address that is pasted into the terminal, until one is right or ctx ends.

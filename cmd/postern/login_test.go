@@ -792,9 +792,13 @@ func newCallback(t *testing.T, c config.Provider) (*callback, *strings.Builder) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	pages, err := page.New(page.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	notes := &strings.Builder{}
 	return &callback{
-		path: "/callback", state: "our-state", provider: p, pages: page.New(page.Options{}), got: make(chan answer, 1),
+		path: "/callback", state: "our-state", provider: p, pages: pages, got: make(chan answer, 1),
 		note: func(format string, args ...any) { fmt.Fprintf(notes, format+"\n", args...) },
 	}, notes
 }

@@ -8,33 +8,13 @@ import (
 
 // Bounds on what a page shows of values that may come from strangers, in characters.
 const (
-	maxLine    = 200
-	maxText    = 2000
-	maxDetails = 20
-	maxURL     = 16 << 10 // bytes; longer than any that arrived in a request
+	maxLine = 200
+	maxURL  = 16 << 10 // bytes; longer than any that arrived in a request
 )
 
 // line returns s as one line of a length that a heading or a cell can hold.
 func line(s string) string {
 	return clip(strings.Join(strings.Fields(printable(s, maxLine)), " "), maxLine)
-}
-
-// text returns s as a paragraph.
-func text(s string) string {
-	return clip(printable(s, maxText), maxText)
-}
-
-func texts(list []string) []string {
-	if len(list) > maxDetails {
-		list = list[:maxDetails]
-	}
-	out := make([]string, 0, len(list))
-	for _, s := range list {
-		if s = text(s); s != "" {
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 // printable removes what is not text from s: broken UTF-8, control characters, and the characters that turn the direction of
@@ -68,9 +48,12 @@ func clip(s string, n int) string {
 }
 
 // links keeps the links that have a text and a safe address.
-func links(list []Link) []Link {
+func links(in *wording, list []Link) []Link {
 	out := make([]Link, 0, len(list))
 	for _, l := range list {
+		if l.Say != "" {
+			l.Text = in.say("link." + l.Say)
+		}
 		l.Text, l.URL = line(l.Text), safeURL(l.URL)
 		if l.Text != "" && l.URL != "" {
 			out = append(out, l)

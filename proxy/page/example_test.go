@@ -9,14 +9,16 @@ import (
 )
 
 func ExamplePages_Notice() {
-	pages := page.New(page.Options{Title: "Example Wiki"})
+	pages, err := page.New(page.Options{Title: "Example Wiki"})
+	if err != nil {
+		panic(err)
+	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "2")
 		pages.Notice(w, r, page.Notice{
 			Status: http.StatusServiceUnavailable,
-			Title:  "Back in a moment",
-			Text:   "You are still signed in.",
-			Links:  []page.Link{{Text: "Try again", URL: r.URL.RequestURI(), Primary: true}},
+			Say:    "store_down",
+			Links:  []page.Link{{Say: "try_again", URL: r.URL.RequestURI(), Primary: true}},
 		})
 	})
 

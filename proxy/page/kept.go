@@ -38,13 +38,18 @@ type keptFacts struct {
 
 // Kept writes the question. What a person typed is not shown: somebody else may be looking.
 func (p *Pages) Kept(w http.ResponseWriter, r *http.Request, k Kept) {
+	p.write(w, r, p.kept(p.speak.to(r), k))
+}
+
+func (p *Pages) kept(in *wording, k Kept) sheet {
 	v := view{
-		Heading: "Send what you had entered?",
-		Text:    "Your session had ended when you sent this, so it was not delivered. It is sent once, as you are signed in now.",
-		Action:  safeURL(k.Send), Button: "Send", Fields: fields(k.Marker),
+		wording: in,
+		Heading: in.say("ask.title"),
+		Text:    in.say("ask.text"),
+		Action:  safeURL(k.Send), Button: in.say("ask.send"), Fields: fields(k.Marker),
 		RequestID: line(k.RequestID),
 		keptFacts: keptFacts{
-			What: line(k.Method + " " + k.Path), Type: line(k.Type), Size: bytesOf(k.Size), At: p.past(k.At),
+			What: line(k.Method + " " + k.Path), Type: line(k.Type), Size: bytesOf(k.Size), At: p.past(in, k.At),
 			MoreFields: k.MoreFields, Drop: safeURL(k.Drop), DropMarker: fields(k.DropMarker),
 		},
 	}
@@ -54,16 +59,16 @@ func (p *Pages) Kept(w http.ResponseWriter, r *http.Request, k Kept) {
 		}
 	}
 	// Where the application sends the browser afterwards nobody here knows, and browsers hold each hop to form-action.
-	p.write(w, r, http.StatusOK, "kept", v, policy{formAction: "'self' https:"})
+	return sheet{http.StatusOK, "kept", v, policy{formAction: "'self' https:"}}
 }
 
-// bytesOf writes a size for people.
+// bytesOf writes a size as every language does: in whole units, so that none needs to know where a decimal comma stands.
 func bytesOf(n int64) string {
 	switch {
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	case n >= 10<<20:
+		return fmt.Sprintf("%d MiB", (n+1<<19)>>20)
 	case n >= 1<<10:
-		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+		return fmt.Sprintf("%d KiB", (n+1<<9)>>10)
 	}
-	return fmt.Sprintf("%d bytes", n)
+	return fmt.Sprintf("%d B", n)
 }

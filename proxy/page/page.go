@@ -6,150 +6,129 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
+	"errors"
 	"html/template"
+	"io/fs"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
-//go:embed page.html page.css
+//go:embed templates/*.html texts/*.yaml page.css
 var files embed.FS
 
-// Options say what all pages have in common.
+// Options say what all pages have in common. The zero Options are Postern's own look in every language that it speaks.
 type Options struct {
 	// Title is the name of the product or site that every page shows. Default: Postern.
 	Title string
-	// Now is the clock that "in 5 minutes" is counted from. Default: [time.Now].
+	// Logo is an image that stands before the title: SVG, PNG, WebP or JPEG.
+	Logo []byte
+	// Colors are the site's own.
+	Colors Colors
+	// Support is where people get help.
+	Support Support
+	// Templates holds own templates, style and texts; nil: none. See own.go for its files.
+	Templates fs.FS
+	// Languages are offered, the first to whoever asks for none of them. Default: English first, and every other that there are texts of.
+	Languages []string
+	// Now is the clock that "in 5 min" is counted from. Default: [time.Now].
 	Now func() time.Time
+	// Log is told when an own template fails. Nil discards.
+	Log *slog.Logger
+}
+
+// Support is a link for people who need help.
+type Support struct {
+	// URL is an https or mailto address; empty: no link.
+	URL string
+	// Text says where it leads. Default: Help, in the page's language.
+	Text string
+}
+
+// Problem is what is wrong with an option.
+type Problem struct {
+	// Option names it as the configuration does, such as colors.accent.
+	Option string
+	// What is wrong, and Mend what to do about it.
+	What, Mend string
+}
+
+// Problems are everything that is wrong with Options.
+type Problems []Problem
+
+// Error has one problem on each line.
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.Option + ": " + p.What + ". " + p.Mend
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Pages renders pages. It is safe for concurrent use.
 type Pages struct {
-	site      string
-	now       func() time.Time
-	templates *template.Template
-	style     template.CSS
-	styleHash string
+	site       string
+	logo, icon template.URL
+	support    Support
+	speak      *languages
+	own        *template.Template // nil: ours
+	style      template.CSS
+	styleHash  string
+	now        func() time.Time
+	log        *slog.Logger
 }
 
-// New returns the pages of one site.
-func New(o Options) *Pages {
-	css, err := files.ReadFile("page.css")
-	if err != nil {
-		panic(err) // embedded: cannot be missing
-	}
-	p := &Pages{
-		site:      line(cmp.Or(o.Title, "Postern")),
-		now:       o.Now,
-		templates: template.Must(template.ParseFS(files, "page.html")),
-		style:     template.CSS(css), // #nosec G203 -- our own file
-		styleHash: "'sha256-" + hash(string(css)) + "'",
-	}
+// New returns the pages of one site. Its error is [Problems]. It reads o.Templates and nothing else.
+func New(o Options) (*Pages, error) {
+	p := &Pages{site: line(cmp.Or(o.Title, "Postern")), now: o.Now, log: o.Log}
 	if p.now == nil {
 		p.now = time.Now
 	}
-	return p
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	own, problems := readOwn(o.Templates)
+	problems = append(problems, p.brand(o, own.style)...)
+	var more Problems
+	p.speak, more = newLanguages(own.texts, o.Languages)
+	if problems = append(problems, more...); len(problems) > 0 {
+		return nil, problems
+	}
+	if p.own, problems = p.ownTemplates(own.templates); len(problems) > 0 {
+		return nil, problems
+	}
+	return p, nil
 }
 
-// Link is one way on from a page.
-type Link struct {
-	// Text says where it leads.
-	Text string
-	// URL is relative or http(s); a link with any other is left out.
-	URL string
-	// Primary marks what most people will want.
-	Primary bool
-	// Top opens the address in the whole window. A page with such a link is meant for an iframe, so other sites may frame it:
-	// it must hold nothing but that link, which any site could open in its own window anyway.
-	Top bool
-}
+// builtin are the templates of this program.
+var builtin = sync.OnceValue(func() *template.Template {
+	set := template.New("")
+	names, err := fs.Glob(files, "templates/*.html")
+	for _, name := range names {
+		data, readErr := files.ReadFile(name)
+		err = errors.Join(err, readErr, add(set, strings.TrimPrefix(name, "templates/"), string(data)))
+	}
+	return template.Must(set, err)
+})
 
-// Notice is a page that says something: an error, or that a person is signed out.
-type Notice struct {
-	// Status is the response's status. Default: 500.
-	Status int
-	// Title is the heading. Default: the text of the status.
-	Title string
-	// Text is a sentence or two for the person.
-	Text string
-	// Details are listed below, such as likely causes.
-	Details []string
-	// RequestID lets an operator find the request in the log.
-	RequestID string
-	// Links are the ways on.
-	Links []Link
+// add puts the template of a file into a set. It goes by the file's name without .html.
+func add(set *template.Template, file, text string) error {
+	_, err := set.New(strings.TrimSuffix(file, ".html")).Parse(strings.TrimSuffix(text, "\n"))
+	return err
 }
-
-// Confirm is a question with one button that posts a form.
-type Confirm struct {
-	// Status is the response's status. Default: 200.
-	Status int
-	// Title is the heading.
-	Title string
-	// Text says what will happen.
-	Text string
-	// Action is where the form is posted; relative or http(s).
-	Action string
-	// Button is the text of the button. Default: Continue.
-	Button string
-	// Fields are posted along.
-	Fields map[string]string
-	// Cancel is where the person goes who does not want it.
-	Cancel string
-	// RequestID lets an operator find the request in the log.
-	RequestID string
-}
-
-// SessionView is what a person may see of the own session. Empty members are left out.
-type SessionView struct {
-	// User, Email, Name and Groups are who is signed in.
-	User, Email, Name string
-	Groups            []string
-	// Provider says where the person signed in.
-	Provider string
-	// SignedIn is when; Ends when the session will be over at the latest; IdleUntil when it will if it is not used; RefreshAt when
-	// the access token is renewed next.
-	SignedIn, Ends, IdleUntil, RefreshAt time.Time
-	// SignOut is where the sign-out form is posted, Home the application.
-	SignOut, Home string
-	// Said tells what a button on this page did.
-	Said string
-	// Sessions are the person's sessions, this one among them.
-	Sessions []SessionLine
-	// ListProblem says why others are missing, if so.
-	ListProblem string
-	// End is where the buttons that end sessions are posted: as the form value "end", which is a SessionLine's ID or [EndOthers]. OtherSessions
-	// says that there are any.
-	End           string
-	OtherSessions bool
-	// More is the address of the rest of a long list.
-	More string
-	// RequestID lets an operator find the request in the log.
-	RequestID string
-}
-
-// SessionLine is one of a person's sessions in a list.
-type SessionLine struct {
-	// ID names it in the form that ends it.
-	ID string
-	// Browser is the browser's family; Other stands for every other one.
-	Browser string
-	// SignedIn and Seen are when it began and when it was last used.
-	SignedIn, Seen time.Time
-	// This marks the session that looks at the page.
-	This bool
-}
-
-// EndOthers is the form value that asks for the end of all sessions but this one.
-const EndOthers = "others"
 
 // view is what every template sees.
 type view struct {
+	*wording
 	Site, Heading, Text, RequestID string
 	Status                         int
 	Style                          template.CSS
+	Logo, Icon                     template.URL
+	Support                        *Support
 	Refresh                        string
 	Links                          []Link
 	Details                        []string
@@ -163,92 +142,12 @@ type view struct {
 	keptFacts
 }
 
-// Notice writes a page that says something.
-func (p *Pages) Notice(w http.ResponseWriter, r *http.Request, n Notice) {
-	status := n.Status
-	if status < 200 || status > 599 {
-		status = http.StatusInternalServerError
-	}
-	v := view{
-		Heading:   line(cmp.Or(n.Title, http.StatusText(status), "Error")),
-		Text:      text(n.Text),
-		Details:   texts(n.Details),
-		RequestID: line(n.RequestID),
-		Links:     links(n.Links),
-		Role:      "status",
-	}
-	if status >= 400 {
-		v.Role, v.Status = "alert", status
-	}
-	h := policy{formAction: "'none'", framed: slices.ContainsFunc(v.Links, func(l Link) bool { return l.Top })}
-	p.write(w, r, status, "notice", v, h)
-}
-
-// Confirm writes a question.
-func (p *Pages) Confirm(w http.ResponseWriter, r *http.Request, c Confirm) {
-	p.write(w, r, cmp.Or(c.Status, http.StatusOK), "confirm", view{
-		Heading:   line(cmp.Or(c.Title, "Are you sure?")),
-		Text:      text(c.Text),
-		Action:    safeURL(c.Action),
-		Button:    line(cmp.Or(c.Button, "Continue")),
-		Fields:    fields(c.Fields),
-		Cancel:    safeURL(c.Cancel),
-		RequestID: line(c.RequestID),
-	}, policy{formAction: "'self'"})
-}
-
-// Session writes the page about a person's session.
-func (p *Pages) Session(w http.ResponseWriter, r *http.Request, s SessionView) {
-	p.write(w, r, http.StatusOK, "session", view{
-		Heading:      "You are signed in",
-		RequestID:    line(s.RequestID),
-		sessionFacts: p.facts(s),
-	}, policy{formAction: "'self'"})
-}
-
-// Continue writes a page that goes on to url by itself, where a redirect would not do: after a sign-in whose session cookie is
-// SameSite=Strict, which a redirect that comes from the provider's site would not carry; and after a form, whose redirects browsers hold to
-// the form-action of its page, wherever a provider may send them. An address that is not relative or http(s) becomes /.
-func (p *Pages) Continue(w http.ResponseWriter, r *http.Request, title, url string) {
-	url = cmp.Or(safeURL(url), "/")
-	p.write(w, r, http.StatusOK, "continue", view{
-		Heading: line(title),
-		// Not "url={{.}}" in the template: that would rewrite characters of the address which an application may count on.
-		Refresh: "0; url=" + url,
-		URL:     url,
-	}, policy{formAction: "'none'"})
-}
-
-// Fragment writes a page whose script, which is served at script on this origin, goes on to url with what stands after # in the page's own address.
-// Where scripts are off its link goes on without that.
-func (p *Pages) Fragment(w http.ResponseWriter, r *http.Request, title, url, script string) {
-	p.write(w, r, http.StatusOK, "fragment", view{
-		Heading: line(title), URL: safeURL(url), ScriptURL: safeURL(script),
-	}, policy{formAction: "'none'", script: "'self'"})
-}
-
-// postScript sends the form of the page [Pages.Post].
-const postScript = "document.forms[0].submit()"
-
-// Post writes a page that posts fields to url, an http(s) address, where an address that holds them would be too long. It goes by
-// itself, and by its button where scripts are off. The fields reach url as they are.
-func (p *Pages) Post(w http.ResponseWriter, r *http.Request, title, url string, fields map[string]string) {
-	target := safeURL(url)
-	// The form's target may redirect to hosts that nobody here knows, and browsers hold each hop to form-action.
-	formAction := "'self' https:"
-	if scheme, rest, ok := strings.Cut(target, "://"); ok && scheme == "http" {
-		host, _, _ := strings.Cut(rest, "/")
-		host, _, _ = strings.Cut(host, "?")
-		formAction += " http://" + host
-	}
-	p.write(w, r, http.StatusOK, "post", view{
-		Heading: line(title), Action: target, Fields: fields, Script: postScript,
-	}, policy{formAction: formAction, script: "'sha256-" + hash(postScript) + "'"})
-}
-
-func hash(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return base64.StdEncoding.EncodeToString(sum[:])
+// sheet is one page before it is written.
+type sheet struct {
+	status   int
+	template string
+	view     view
+	policy   policy
 }
 
 // policy is what a page's security headers depend on.
@@ -258,27 +157,19 @@ type policy struct {
 	script     string // the page's own script: its hash, or 'self'; empty: none
 }
 
-func (p *Pages) write(w http.ResponseWriter, r *http.Request, status int, name string, v view, pol policy) {
-	v.Site, v.Style = p.site, p.style
-	var body bytes.Buffer
-	if err := p.templates.ExecuteTemplate(&body, name, v); err != nil {
-		// A fault of ours in a template. The person sees the status at least.
-		body.Reset()
-		body.WriteString("<!DOCTYPE html><html lang=\"en\"><title>Error</title><h1>Error</h1><p>This page could not be shown.</p></html>\n")
-		status = max(status, http.StatusInternalServerError)
-	}
-
+func (p *Pages) write(w http.ResponseWriter, r *http.Request, s sheet) {
+	body := p.render(r, s)
 	h := w.Header()
 	// What an upstream or a caller said of another body is not true of this one.
 	for _, k := range []string{"Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Range", "Etag", "Expires", "Last-Modified"} {
 		h.Del(k)
 	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Language", "en")
-	h.Set("Content-Length", strconv.Itoa(body.Len()))
+	h.Set("Content-Language", s.view.Lang)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer")
-	if pol.formAction != "'none'" {
+	if s.policy.formAction != "'none'" {
 		// With no-referrer a form is posted with "Origin: null", which looks like another site's to whoever checks it. Other sites
 		// learn nothing of this page with same-origin either.
 		h.Set("Referrer-Policy", "same-origin")
@@ -286,30 +177,83 @@ func (p *Pages) write(w http.ResponseWriter, r *http.Request, status int, name s
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	ancestors := "'none'"
-	if pol.framed {
+	if s.policy.framed {
 		h.Del("X-Frame-Options") // it has no value for "anyone"
 		ancestors = "*"
 	}
 	directives := []string{
 		"default-src 'none'",
 		"style-src " + p.styleHash,
-		"img-src data:", // the icon, which is in the page, so that browsers do not ask for /favicon.ico
-		"form-action " + pol.formAction,
+		"img-src data:", // logo and icon, which is in the page so that browsers do not ask for /favicon.ico
+		"form-action " + s.policy.formAction,
 		"frame-ancestors " + ancestors,
 		"base-uri 'none'",
 	}
-	if pol.script != "" {
-		directives = append(directives, "script-src "+pol.script)
+	if s.policy.script != "" {
+		directives = append(directives, "script-src "+s.policy.script)
 	}
 	h.Set("Content-Security-Policy", strings.Join(directives, "; "))
-	vary(h, "Accept", "Cookie", "Sec-Fetch-Dest", "Sec-Fetch-Mode")
+	vary(h, "Accept", "Accept-Language", "Cookie", "Sec-Fetch-Dest", "Sec-Fetch-Mode")
 
-	w.WriteHeader(status)
+	w.WriteHeader(s.status)
 	if r.Method == http.MethodHead {
 		return
 	}
 	// The client may have left; there is nobody to tell.
-	_, _ = w.Write(body.Bytes())
+	_, _ = w.Write(body)
+}
+
+// render fills the page's template: the operator's own, else ours.
+func (p *Pages) render(r *http.Request, s sheet) []byte {
+	v := p.dress(s)
+	if p.own != nil {
+		body, err := execute(p.own, s.template, v)
+		if err == nil {
+			return body
+		}
+		p.log.ErrorContext(r.Context(), "own template failed", "page", s.template, "error", err)
+	}
+	body, err := execute(builtin(), s.template, v)
+	if err != nil { // a fault of ours: the person sees the status at least
+		return []byte("<!DOCTYPE html><html lang=\"en\"><title>Error</title><h1>" + strconv.Itoa(s.status) + "</h1></html>\n")
+	}
+	return body
+}
+
+// dress is the view of a page with what all pages have.
+func (p *Pages) dress(s sheet) view {
+	v := s.view
+	v.Site, v.Style, v.Logo, v.Icon = p.site, p.style, p.logo, p.icon
+	if p.support.URL != "" && !s.policy.framed { // what can be framed holds nothing but the way out
+		v.Support = &Support{URL: p.support.URL, Text: cmp.Or(p.support.Text, v.say("foot.support"))}
+	}
+	return v
+}
+
+// maxPage bounds a page, in bytes. Ours stay far below it, logo and long fields included; an own template might not end.
+const maxPage = 1 << 20
+
+func execute(set *template.Template, name string, v view) ([]byte, error) {
+	var body bounded
+	err := set.ExecuteTemplate(&body, name, v)
+	return body.Bytes(), err
+}
+
+// bounded is a buffer that takes maxPage bytes.
+type bounded struct{ bytes.Buffer }
+
+var errTooLong = errors.New("the page is longer than " + strconv.Itoa(maxPage) + " bytes")
+
+func (b *bounded) Write(data []byte) (int, error) {
+	if b.Len()+len(data) > maxPage {
+		return 0, errTooLong
+	}
+	return b.Buffer.Write(data)
+}
+
+func hash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // vary adds to Vary what decides whether someone gets a page, and which, unless it is there already.

@@ -23,8 +23,16 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 var clock = time.Date(2026, 11, 21, 14, 5, 30, 0, time.UTC)
 
-func pages() *page.Pages {
-	return page.New(page.Options{Title: "Example Wiki", Now: func() time.Time { return clock }})
+func pages() *page.Pages { return branded(page.Options{}) }
+
+// branded are pages of a site called Example Wiki.
+func branded(o page.Options) *page.Pages {
+	o.Title, o.Now = "Example Wiki", func() time.Time { return clock }
+	p, err := page.New(o)
+	if err != nil {
+		panic(err)
+	}
+	return p
 }
 
 // sample is one page as the proxy shows it.
@@ -33,8 +41,9 @@ type sample struct {
 	show http.HandlerFunc
 }
 
-func samples() []sample {
-	p := pages()
+func samples() []sample { return samplesOf(pages()) }
+
+func samplesOf(p *page.Pages) []sample {
 	const id = "01jd7v3k8q"
 	notice := func(n page.Notice) http.HandlerFunc {
 		n.RequestID = id
@@ -44,58 +53,43 @@ func samples() []sample {
 		s.RequestID = id
 		return func(w http.ResponseWriter, r *http.Request) { p.Session(w, r, s) }
 	}
+	one := 1
 	return []sample{
 		{"forbidden", notice(page.Notice{
-			Status: http.StatusForbidden,
-			Title:  "You may not open this page",
-			Text:   "You are signed in as alice@example.com, but this page is for other people. Someone who looks after it can let you in.",
-			Links:  []page.Link{{Text: "Sign in as someone else", URL: "/oauth2/start?rd=%2Fadmin&prompt=login"}, {Text: "Your session", URL: "/oauth2/"}},
+			Status: http.StatusForbidden, Say: "denied", Account: "alice@example.com",
+			Links: []page.Link{{Say: "another_account", URL: "/oauth2/start?rd=%2Fadmin&prompt=login"}, {Say: "sign_out", URL: "/oauth2/logout"}},
 		})},
 		{"unavailable", notice(page.Notice{
-			Status: http.StatusServiceUnavailable,
-			Title:  "Back in a moment",
-			Text:   "Your session cannot be looked up right now. You are still signed in: please try again shortly.",
-			Links:  []page.Link{{Text: "Try again", URL: "/wiki/Main?a=1&b=2", Primary: true}},
+			Status: http.StatusServiceUnavailable, Say: "store_down",
+			Links: []page.Link{{Say: "try_again", URL: "/wiki/Main?a=1&b=2", Primary: true}},
 		})},
 		{"unnamed", notice(page.Notice{Status: http.StatusNotFound})},
 		{"nothing-sent", notice(page.Notice{
-			Status: http.StatusUnauthorized,
-			Title:  "Your session ended",
-			Text:   "Nothing was sent. Sign in, go back to the form, and send it again.",
-			Links:  []page.Link{{Text: "Sign in", URL: "/oauth2/start?rd=%2Fform", Primary: true}},
+			Status: http.StatusUnauthorized, Say: "not_sent", Ended: "idle",
+			Links: []page.Link{{Say: "sign_in", URL: "/oauth2/start?rd=%2Fform", Primary: true}},
 		})},
 		{"iframe", notice(page.Notice{
-			Status: http.StatusUnauthorized,
-			Title:  "Sign in to see this",
-			Text:   "Signing in does not work inside another page.",
-			Links:  []page.Link{{Text: "Sign in", URL: "/oauth2/start?rd=%2Fform", Primary: true, Top: true}},
+			Status: http.StatusUnauthorized, Say: "framed",
+			Links: []page.Link{{Say: "sign_in", URL: "/oauth2/start?rd=%2Fform", Primary: true, Top: true}},
 		})},
 		{"loop", notice(page.Notice{
-			Status: http.StatusBadRequest,
-			Title:  "Signing in does not stick",
-			Text:   "You signed in three times in a row, and each time the browser came back without its session. Likely causes:",
-			Details: []string{
-				"Cookies are blocked for this site, by the browser or by an extension.",
-				"The clock of this device or of the server is wrong.",
-				"The site is opened over http, and its cookie is only sent over https.",
-				"The browser holds so many cookies for this site that some are dropped.",
-			},
-			Links: []page.Link{{Text: "Try again", URL: "/oauth2/start?rd=%2F", Primary: true}},
+			Status: http.StatusBadRequest, Say: "loop",
+			Links: []page.Link{{Say: "try_again", URL: "/oauth2/start?rd=%2F", Primary: true}},
+		})},
+		{"choose", notice(page.Notice{
+			Status: http.StatusOK, Say: "choose",
+			Links: []page.Link{{Text: "Example AG", URL: "/oauth2/start?provider=corp&rd=%2F"}, {Text: "GitHub", URL: "/oauth2/start?provider=github&rd=%2F"}},
 		})},
 		{"signed-out", notice(page.Notice{
-			Status: http.StatusOK,
-			Title:  "You are signed out",
-			Text:   "Your session here and at the identity provider is over.",
-			Links:  []page.Link{{Text: "Sign in again", URL: "/oauth2/start", Primary: true}},
+			Status: http.StatusOK, Say: "signed_out",
+			Links: []page.Link{{Say: "sign_in", URL: "/oauth2/start", Primary: true}},
 		})},
 		{"confirm", func(w http.ResponseWriter, r *http.Request) {
+			p.Confirm(w, r, page.Confirm{Say: "sign_out", Action: "/oauth2/logout", Cancel: "/", RequestID: id})
+		}},
+		{"cookies", func(w http.ResponseWriter, r *http.Request) {
 			p.Confirm(w, r, page.Confirm{
-				Title:     "Sign out?",
-				Text:      "You will be signed out of all pages of Example Wiki, and of the identity provider.",
-				Action:    "/oauth2/logout",
-				Button:    "Sign out",
-				Cancel:    "/",
-				RequestID: id,
+				Status: http.StatusRequestHeaderFieldsTooLarge, Say: "clear", Action: "/oauth2/clear-cookies", Cancel: "/", RequestID: id,
 			})
 		}},
 		{"signin", func(w http.ResponseWriter, r *http.Request) {
@@ -106,13 +100,13 @@ func samples() []sample {
 		{"signin-wrong", func(w http.ResponseWriter, r *http.Request) {
 			p.SignIn(w, r, page.SignIn{
 				Status: http.StatusUnauthorized, Provider: "Team accounts", Action: "/oauth2/start", Fields: map[string]string{"state": "c3RhdGU"},
-				User: `alice"@example.com`, Problem: "User name or password is wrong.", RequestID: id,
+				User: `alice"@example.com`, Problem: "wrong", RequestID: id,
 			})
 		}},
 		{"signin-ended", func(w http.ResponseWriter, r *http.Request) {
 			p.SignIn(w, r, page.SignIn{
 				Provider: "Team accounts", Action: "/oauth2/start", Fields: map[string]string{"state": "c3RhdGU"},
-				Problem: "You were signed out because you were away for a while.", RequestID: id,
+				Ended: "idle", RequestID: id,
 			})
 		}},
 		{"session", session(page.SessionView{
@@ -125,7 +119,7 @@ func samples() []sample {
 		{"session-list", session(page.SessionView{
 			User: "alice", Email: "alice@example.com", Name: "Alice Árnadóttir", Provider: "main",
 			SignedIn: clock.Add(-72 * time.Minute), Ends: clock.Add(10*time.Hour + 48*time.Minute), IdleUntil: clock.Add(time.Hour),
-			SignOut: "/oauth2/logout", Home: "/", Said: "One session has ended.", End: "/oauth2", OtherSessions: true, More: "/oauth2?after=x%3D1#sessions",
+			SignOut: "/oauth2/logout", Home: "/", Ended: &one, End: "/oauth2", OtherSessions: true, More: "/oauth2?after=x%3D1#sessions",
 			Sessions: []page.SessionLine{
 				{ID: "kYxP0m3q", Browser: "Firefox", SignedIn: clock.Add(-72 * time.Minute), Seen: clock.Add(time.Second), This: true},
 				{ID: "b<7\"T", Browser: "Other", SignedIn: clock.Add(-50 * time.Hour), Seen: clock.Add(-26 * time.Hour)},
@@ -133,12 +127,12 @@ func samples() []sample {
 		})},
 		{"session-store-down", session(page.SessionView{
 			User: "alice", SignedIn: clock.Add(-72 * time.Minute), SignOut: "/oauth2/logout", Home: "/", End: "/oauth2",
-			ListProblem: "The list of your other sessions is not available at the moment.",
-			Sessions:    []page.SessionLine{{ID: "kYxP0m3q", Browser: "Firefox", SignedIn: clock.Add(-72 * time.Minute), Seen: clock, This: true}},
+			Unknown:  true,
+			Sessions: []page.SessionLine{{ID: "kYxP0m3q", Browser: "Firefox", SignedIn: clock.Add(-72 * time.Minute), Seen: clock, This: true}},
 		})},
 		{"session-bare", session(page.SessionView{User: "bob", SignedIn: clock, SignOut: "/oauth2/logout"})},
 		{"continue", func(w http.ResponseWriter, r *http.Request) {
-			p.Continue(w, r, "You are signed in", `/wiki/Foo_(bar)?q=a|b&x="y"^{z}'#part`)
+			p.Continue(w, r, page.SignedIn, `/wiki/Foo_(bar)?q=a|b&x="y"^{z}'#part`)
 		}},
 		{"kept", func(w http.ResponseWriter, r *http.Request) {
 			p.Kept(w, r, page.Kept{
@@ -151,7 +145,7 @@ func samples() []sample {
 			p.Kept(w, r, page.Kept{Method: "DELETE", Path: "/wiki/Main", At: clock, Send: "/wiki/Main", Drop: "/oauth2/kept", RequestID: id})
 		}},
 		{"fragment", func(w http.ResponseWriter, r *http.Request) {
-			p.Fragment(w, r, "Signing in", "https://wiki.example.com/oauth2/start?rd=%2Fapp%3Fx%3D1", "/oauth2/fragment.js")
+			p.Fragment(w, r, page.SigningIn, "https://wiki.example.com/oauth2/start?rd=%2Fapp%3Fx%3D1", "/oauth2/fragment.js")
 		}},
 	}
 }
@@ -210,7 +204,7 @@ func TestHeaders(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			res := get(t, s.show)
 			referrer := "no-referrer"
-			if s.name == "confirm" || strings.HasPrefix(s.name, "session") || strings.HasPrefix(s.name, "signin") || strings.HasPrefix(s.name, "kept") {
+			if s.name == "confirm" || s.name == "cookies" || strings.HasPrefix(s.name, "session") || strings.HasPrefix(s.name, "signin") || strings.HasPrefix(s.name, "kept") {
 				referrer = "same-origin" // else the form's own Origin would be null
 			}
 			for k, want := range map[string]string{
@@ -235,7 +229,7 @@ func TestHeaders(t *testing.T) {
 				frame, xfo = "*", ""
 			}
 			form := map[string]string{
-				"confirm": "'self'", "session": "'self'",
+				"confirm": "'self'", "cookies": "'self'", "session": "'self'",
 				"session-bare": "'self'", "session-list": "'self'", "session-store-down": "'self'", "signin": "'self'", "signin-wrong": "'self'", "signin-ended": "'self'",
 				"kept": "'self' https:", "kept-bare": "'self' https:",
 			}[s.name]
@@ -320,7 +314,7 @@ func TestHeadersOfAnotherBodyGo(t *testing.T) {
 			t.Errorf("%s is gone", k)
 		}
 	}
-	want := "Origin, cookie, Accept, Sec-Fetch-Dest, Sec-Fetch-Mode"
+	want := "Origin, cookie, Accept, Accept-Language, Sec-Fetch-Dest, Sec-Fetch-Mode"
 	if got := strings.Join(res.Header.Values("Vary"), ", "); got != want {
 		t.Errorf("Vary %q, want %q", got, want)
 	}
@@ -372,7 +366,7 @@ func TestContinueGoesOn(t *testing.T) {
 		{"//evil.example", "/"},
 		{"/x\n0;url=//evil.example", "/"},
 	} {
-		res := get(t, func(w http.ResponseWriter, r *http.Request) { pages().Continue(w, r, "You are signed in", tt.url) })
+		res := get(t, func(w http.ResponseWriter, r *http.Request) { pages().Continue(w, r, page.SignedIn, tt.url) })
 		var got []string
 		for _, m := range find(parse(t, body(t, res)), "meta") {
 			if attr(m, "http-equiv") == "refresh" {
@@ -396,17 +390,17 @@ func TestTimes(t *testing.T) {
 		want string
 	}{
 		{5 * time.Second, "in less than a minute"},
-		{time.Minute, "in 1 minute"},
-		{59*time.Minute + 59*time.Second, "in 59 minutes"},
-		{time.Hour, "in 1 hour"},
-		{11*time.Hour + 42*time.Minute, "in 11 hours 42 minutes"},
-		{25*time.Hour + time.Minute, "in 25 hours 1 minute"},
-		{49 * time.Hour, "in 2 days 1 hour"},
+		{time.Minute, "in 1 min"},
+		{59*time.Minute + 59*time.Second, "in 59 min"},
+		{time.Hour, "in 1 h"},
+		{11*time.Hour + 42*time.Minute, "in 11 h 42 min"},
+		{25*time.Hour + time.Minute, "in 25 h 1 min"},
+		{49 * time.Hour, "in 2 days 1 h"},
 		{72 * time.Hour, "in 3 days"},
 		{0, "just now"},
 		{-30 * time.Second, "just now"},
-		{-2 * time.Minute, "2 minutes ago"},
-		{-26 * time.Hour, "26 hours ago"},
+		{-2 * time.Minute, "2 min ago"},
+		{-26 * time.Hour, "26 h ago"},
 	} {
 		at := clock.Add(tt.in)
 		zone := time.FixedZone("somewhere", 5*60*60)
@@ -420,7 +414,7 @@ func TestTimes(t *testing.T) {
 		if got, want := attr(times[0], "datetime"), at.Format("2006-01-02T15:04:05Z"); got != want {
 			t.Errorf("%v: datetime %q, want %q", tt.in, got, want)
 		}
-		if got, want := content(times[0]), tt.want+" "+at.Format("2 January 2006, 15:04 UTC"); got != want {
+		if got, want := content(times[0]), tt.want+" "+at.Format("2006-01-02 15:04 UTC"); got != want {
 			t.Errorf("%v: got %q, want %q", tt.in, got, want)
 		}
 	}

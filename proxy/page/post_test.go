@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"postern/proxy/page"
 )
 
 // A form to another origin that sends itself, and by its button where scripts are off; nothing but its own script may run.
@@ -18,7 +20,7 @@ func TestPostSendsItsForm(t *testing.T) {
 		"http://127.0.0.1:9000/end?a=b":       "'self' https: http://127.0.0.1:9000",
 		"http://127.0.0.1:9000?a=b":           "'self' https: http://127.0.0.1:9000",
 	} {
-		res := get(t, func(w http.ResponseWriter, r *http.Request) { pages().Post(w, r, "Signing out", url, fields) })
+		res := get(t, func(w http.ResponseWriter, r *http.Request) { pages().Post(w, r, page.SigningOut, url, fields) })
 		text := body(t, res)
 		doc := parse(t, text)
 		forms, buttons, scripts := find(doc, "form"), find(doc, "button"), find(doc, "script")
@@ -47,7 +49,7 @@ func TestPostSendsItsForm(t *testing.T) {
 		}
 	}
 	for _, url := range []string{"javascript:alert(1)", "//evil.example", ""} {
-		res := get(t, func(w http.ResponseWriter, r *http.Request) { pages().Post(w, r, "Signing out", url, fields) })
+		res := get(t, func(w http.ResponseWriter, r *http.Request) { pages().Post(w, r, page.SigningOut, url, fields) })
 		if text := body(t, res); strings.Contains(text, "<form") || strings.Contains(text, "<script") {
 			t.Errorf("%q: %s", url, text)
 		}

@@ -1,8 +1,7 @@
 package page
 
 import (
-	"fmt"
-	"strings"
+	"net/http"
 	"time"
 )
 
@@ -13,11 +12,67 @@ const (
 	shownGroups = 8
 )
 
+// SessionView is what a person may see of the own session. Empty members are left out.
+type SessionView struct {
+	// User, Email, Name and Groups are who is signed in.
+	User, Email, Name string
+	Groups            []string
+	// Provider says where the person signed in.
+	Provider string
+	// SignedIn is when; Ends when the session will be over at the latest; IdleUntil when it will if it is not used; RefreshAt when
+	// the access token is renewed next.
+	SignedIn, Ends, IdleUntil, RefreshAt time.Time
+	// SignOut is where the sign-out form is posted, Home the application.
+	SignOut, Home string
+	// Ended is how many sessions a button on this page has ended; nil: none was pressed.
+	Ended *int
+	// Sessions are the person's sessions, this one among them; Unknown says that nobody can tell at the moment whether there are others.
+	Sessions []SessionLine
+	Unknown  bool
+	// End is where the buttons that end sessions are posted: as the form value "end", which is a SessionLine's ID or [EndOthers]. OtherSessions
+	// says that there are any.
+	End           string
+	OtherSessions bool
+	// More is the address of the rest of a long list.
+	More string
+	// RequestID lets an operator find the request in the log.
+	RequestID string
+}
+
+// SessionLine is one of a person's sessions in a list.
+type SessionLine struct {
+	// ID names it in the form that ends it.
+	ID string
+	// Browser is the browser's family; Other stands for every other one.
+	Browser string
+	// SignedIn and Seen are when it began and when it was last used.
+	SignedIn, Seen time.Time
+	// This marks the session that looks at the page.
+	This bool
+}
+
+// EndOthers is the form value that asks for the end of all sessions but this one.
+const EndOthers = "others"
+
+// Session writes the page about a person's session.
+func (p *Pages) Session(w http.ResponseWriter, r *http.Request, s SessionView) {
+	p.write(w, r, p.session(p.speak.to(r), s))
+}
+
+func (p *Pages) session(in *wording, s SessionView) sheet {
+	return sheet{http.StatusOK, "session", view{
+		wording:      in,
+		Heading:      in.say("session.title"),
+		RequestID:    line(s.RequestID),
+		sessionFacts: p.facts(in, s),
+	}, policy{formAction: "'self'"}}
+}
+
 // sessionFacts is what the session page shows.
 type sessionFacts struct {
 	User, Email, Name    string
 	Groups, MoreGroups   []string
-	UnlistedGroups       int
+	MoreSummary          string
 	Provider             string
 	SignedIn, Ends       *moment
 	IdleUntil, RefreshAt *moment
@@ -30,36 +85,36 @@ type sessionFacts struct {
 
 // sessionLine is what the list shows of one session.
 type sessionLine struct {
-	ID, Browser    string
-	SignedIn, Seen *moment
-	This           bool
+	ID, Browser, EndLabel string
+	SignedIn, Seen        *moment
+	This                  bool
 }
 
-func (p *Pages) facts(s SessionView) sessionFacts {
+func (p *Pages) facts(in *wording, s SessionView) sessionFacts {
 	f := sessionFacts{
 		User:      line(s.User),
 		Email:     line(s.Email),
 		Name:      line(s.Name),
 		Provider:  line(s.Provider),
-		SignedIn:  p.moment(s.SignedIn),
-		Ends:      p.moment(s.Ends),
-		IdleUntil: p.moment(s.IdleUntil),
-		RefreshAt: p.moment(s.RefreshAt),
+		SignedIn:  p.moment(in, s.SignedIn),
+		Ends:      p.moment(in, s.Ends),
+		IdleUntil: p.moment(in, s.IdleUntil),
+		RefreshAt: p.moment(in, s.RefreshAt),
 		SignOut:   safeURL(s.SignOut),
 		Home:      safeURL(s.Home),
-		Said:      text(s.Said), ListProblem: text(s.ListProblem),
-		End: safeURL(s.End), More: safeURL(s.More), OtherSessions: s.OtherSessions,
+		Said:      endedCount(in, s.Ended),
+		End:       safeURL(s.End), More: safeURL(s.More), OtherSessions: s.OtherSessions,
+	}
+	if s.Unknown {
+		f.ListProblem = in.say("sessions.unknown")
 	}
 	for _, one := range s.Sessions {
-		l := sessionLine{ID: one.ID, Browser: line(one.Browser), SignedIn: p.past(one.SignedIn), Seen: p.past(one.Seen), This: one.This}
-		if l.Browser == "" || l.Browser == "Other" {
-			l.Browser = "Another browser"
-		}
-		f.Sessions = append(f.Sessions, l)
+		f.Sessions = append(f.Sessions, p.sessionLine(in, one))
 	}
+	unlisted := 0
 	for i, g := range s.Groups {
 		if i == maxGroups {
-			f.UnlistedGroups = len(s.Groups) - maxGroups
+			unlisted = len(s.Groups) - maxGroups
 			break
 		}
 		if g = line(g); g != "" {
@@ -68,74 +123,39 @@ func (p *Pages) facts(s SessionView) sessionFacts {
 	}
 	if len(f.Groups) > shownGroups+1 {
 		f.Groups, f.MoreGroups = f.Groups[:shownGroups], f.Groups[shownGroups:]
+		f.MoreSummary = in.say("session.more", "n", len(f.MoreGroups))
+		if unlisted > 0 {
+			f.MoreSummary = in.say("session.more_unlisted", "n", len(f.MoreGroups), "unlisted", unlisted)
+		}
 	}
 	return f
 }
 
-// moment is a time as people read it and as machines do.
-type moment struct {
-	Machine, Relative, Absolute string
-}
-
-// moment returns nil for the zero time, which is unknown.
-func (p *Pages) moment(t time.Time) *moment {
-	if t.IsZero() {
-		return nil
+func (p *Pages) sessionLine(in *wording, s SessionLine) sessionLine {
+	l := sessionLine{ID: s.ID, Browser: line(s.Browser), SignedIn: p.past(in, s.SignedIn), Seen: p.past(in, s.Seen), This: s.This}
+	if l.Browser == "" || l.Browser == "Other" {
+		l.Browser = in.say("sessions.other_browser")
 	}
-	t = t.UTC()
-	return &moment{
-		Machine:  t.Format(time.RFC3339),
-		Relative: relative(t.Sub(p.now())),
-		// The zone is named: a page without script cannot know the reader's.
-		Absolute: t.Format("2 January 2006, 15:04 MST"),
-	}
-}
-
-// past is the moment of what has happened, even if another machine's clock is a little ahead.
-func (p *Pages) past(t time.Time) *moment {
-	if now := p.now(); t.After(now) {
-		t = now
-	}
-	return p.moment(t)
-}
-
-// relative says how far away a moment is.
-func relative(d time.Duration) string {
 	switch {
-	case d >= time.Minute:
-		return "in " + span(d)
-	case d > 0:
-		return "in less than a minute"
-	case d > -time.Minute:
-		return "just now"
+	case l.This:
+		l.EndLabel = in.say("sessions.end_this")
+	case l.SignedIn == nil:
+		l.EndLabel = in.say("sessions.end_that", "browser", l.Browser)
+	default:
+		l.EndLabel = in.say("sessions.end_since", "browser", l.Browser, "when", l.SignedIn.Relative)
 	}
-	return span(-d) + " ago"
+	return l
 }
 
-// span says how long d is, in its two largest units.
-func span(d time.Duration) string {
-	minutes := int(d / time.Minute)
-	hours, days := minutes/60, minutes/(24*60)
+// endedCount tells what a button did.
+func endedCount(in *wording, n *int) string {
 	switch {
-	case days >= 2:
-		return units(days, "day", hours%24, "hour")
-	case hours >= 1:
-		return units(hours, "hour", minutes%60, "minute")
+	case n == nil:
+		return ""
+	case *n == 0:
+		return in.say("sessions.ended_none")
+	case *n == 1:
+		return in.say("sessions.ended_one")
 	}
-	return units(minutes, "minute", 0, "")
-}
-
-func units(a int, unitA string, b int, unitB string) string {
-	parts := []string{count(a, unitA)}
-	if b > 0 {
-		parts = append(parts, count(b, unitB))
-	}
-	return strings.Join(parts, " ")
-}
-
-func count(n int, unit string) string {
-	if n == 1 {
-		return "1 " + unit
-	}
-	return fmt.Sprintf("%d %ss", n, unit)
+	return in.say("sessions.ended_many", "n", *n)
 }

@@ -1,0 +1,99 @@
+package page
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/text/language"
+)
+
+// maxAcceptLanguage bounds what is read of the header. Browsers send some 50 bytes.
+const maxAcceptLanguage = 1 << 10
+
+// languages are those that pages are offered in, the first to whoever asks for none of them.
+type languages struct {
+	all     []*wording
+	matcher language.Matcher
+}
+
+// builtinWordings are the languages of this program, by their tags.
+var builtinWordings = sync.OnceValue(func() map[string]*wording {
+	names, err := files.ReadDir("texts")
+	if err != nil {
+		panic(err) // embedded: cannot be missing
+	}
+	all := map[string]*wording{}
+	for _, name := range names {
+		data, err := files.ReadFile("texts/" + name.Name())
+		entries, problem := parseTexts(data)
+		if err != nil || problem != "" {
+			panic("page: texts/" + name.Name() + ": " + problem)
+		}
+		in := &wording{Lang: strings.TrimSuffix(name.Name(), ".yaml"), texts: map[string]string{}}
+		for _, e := range entries {
+			in.texts[e.key] = e.text
+		}
+		in.Dir = in.texts["dir"]
+		all[in.Lang] = in
+	}
+	return all
+})
+
+// newLanguages offers the named languages, or all. own are an operator's files, by their tags: over ours, or of a language of their own, which
+// says in English what they do not.
+func newLanguages(own map[string][]byte, names []string) (*languages, Problems) {
+	all := maps.Clone(builtinWordings())
+	var problems Problems
+	for _, tag := range slices.Sorted(maps.Keys(own)) {
+		in, wrong := overrule(cmp.Or(all[tag], all["en"]), tag, own[tag])
+		for _, what := range wrong {
+			problems = append(problems, Problem{"templates", "texts/" + tag + ".yaml:" + what, "See the texts of proxy/page/texts/en.yaml"})
+		}
+		all[tag] = in
+	}
+	if len(names) == 0 {
+		names = slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+			return cmp.Or(-cmp.Compare(btoi(a == "en"), btoi(b == "en")), cmp.Compare(a, b))
+		})
+	}
+	ls := &languages{}
+	var tags []language.Tag
+	for i, name := range names {
+		in := all[name]
+		if in == nil {
+			problems = append(problems, Problem{fmt.Sprintf("languages[%d]", i), fmt.Sprintf("there are no texts in %q", name),
+				"Known: " + strings.Join(slices.Sorted(maps.Keys(all)), ", ") + "; another needs texts/" + name + ".yaml in templates"})
+			continue
+		}
+		ls.all = append(ls.all, in)
+		tags = append(tags, language.Make(name))
+	}
+	ls.matcher = language.NewMatcher(tags)
+	return ls, problems
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// to is the language in which a browser is answered (RFC 9110 section 12.5.4). What no browser sends counts as no wish.
+func (ls *languages) to(r *http.Request) *wording {
+	wishes := r.Header["Accept-Language"]
+	if len(wishes) != 1 || len(wishes[0]) > maxAcceptLanguage {
+		return ls.all[0]
+	}
+	tags, _, err := language.ParseAcceptLanguage(wishes[0])
+	if err != nil {
+		return ls.all[0]
+	}
+	_, i, _ := ls.matcher.Match(tags...)
+	return ls.all[i]
+}
