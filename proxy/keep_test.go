@@ -211,7 +211,7 @@ func TestFileSurvivesSignInThroughRedis(t *testing.T) {
 		}
 	}
 	page := b.Go(link)
-	for _, want := range []string{"multipart/form-data", "9.0 MiB", ">title<", "attachment: plan &#34;B&#34; &lt;x&gt;.bin"} {
+	for _, want := range []string{"multipart/form-data", "9216 KiB", ">title<", "attachment: plan &#34;B&#34; &lt;x&gt;.bin"} {
 		if !strings.Contains(page.Text, want) {
 			t.Errorf("the page does not say %q: %s", want, page.Text)
 		}

@@ -15,16 +15,22 @@ import (
 )
 
 // maxTryOut is how long own templates may take for all pages; ours take a few milliseconds.
-const maxTryOut = 5 * time.Second
+const maxTryOut = 2 * time.Second
 
 // tryOut fills own templates with samples of every page. What acts on our page must act on theirs: a page that lacks a field of its form would lock
 // people out.
 func (p *Pages) tryOut(own *template.Template, stop *stopper) (problems Problems) {
 	timer := time.AfterFunc(maxTryOut, func() { stop.now.Store(true) })
+	defer timer.Stop()
 	for _, s := range p.samples() {
 		v := p.dress(s)
 		theirs, err := execute(own, s.template, v)
-		if err != nil {
+		switch {
+		case errors.Is(err, errEndless):
+			return append(problems, Problem{"templates", s.template + ".html: " + errEndless.Error(), "Look for loops"})
+		case errors.Is(err, errTooLong):
+			return append(problems, Problem{"templates", s.template + ".html: " + errTooLong.Error(), "Look for loops"})
+		case err != nil:
 			problems = append(problems, Problem{"templates", where(err), "Compare it with Postern's own templates"})
 			continue
 		}
@@ -39,8 +45,8 @@ func (p *Pages) tryOut(own *template.Template, stop *stopper) (problems Problems
 			}
 		}
 	}
-	if !timer.Stop() { // what still passed may not next time
-		problems = append(problems, Problem{"templates", "the pages take longer than " + maxTryOut.String(), "Look for loops"})
+	if !timer.Stop() { // the templates would be stopped each time
+		problems = append(problems, Problem{"templates", errEndless.Error(), "Look for loops"})
 	}
 	return unique(problems)
 }
@@ -133,7 +139,7 @@ func idOf(t html.Token) string {
 // stopper ends templates that would not end. Each round of a loop and each template asks it.
 type stopper struct{ now atomic.Bool }
 
-var errEndless = errors.New("the page does not end")
+var errEndless = errors.New("the page does not end within " + maxTryOut.String())
 
 func (s *stopper) tick() (bool, error) {
 	if s.now.Load() {

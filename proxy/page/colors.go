@@ -145,9 +145,8 @@ func (s scheme) paint(given map[string]color) (problems Problems) {
 		near := color{255 - s.far[0], 255 - s.far[1], 255 - s.far[2]}
 		for _, front := range []string{"text", "soft"} {
 			if got := contrast(ground, p[front]); got < readable {
-				problems = append(problems, Problem{"colors.background" + s.suffix, fmt.Sprintf("text in %v on it has a contrast of %.1f:1, and needs %v:1", p[front], got, readable),
-					fmt.Sprintf("Take one such as %v", ground.moved(near, p["text"], p["soft"]))})
-				return problems
+				return Problems{{"colors.background" + s.suffix, fmt.Sprintf("text in %v on it has a contrast of %.1f:1, and needs %v:1", p[front], got, readable),
+					fmt.Sprintf("Take one such as %v", ground.moved(near, p["text"], p["soft"]))}}
 			}
 		}
 		p["ground"] = ground
@@ -155,7 +154,7 @@ func (s scheme) paint(given map[string]color) (problems Problems) {
 	accent, ok := given["accent"+s.suffix]
 	if !ok {
 		if accent, ok = given["accent"]; ok {
-			accent = accent.moved(s.far, p["card"], p["ground"])
+			accent = accent.moved(s.far, p["card"])
 		}
 	}
 	if ok {
@@ -164,10 +163,10 @@ func (s scheme) paint(given map[string]color) (problems Problems) {
 		p["on-accent"] = p["card"]
 		p["tint"] = p["card"].mixed(accent, 0.1)
 	}
-	// Links stand on cards, one of them at the foot of the page, and the words on buttons are of the card's colour.
-	if got := leastContrast(p["accent"], []color{p["card"], p["ground"]}); got < readable {
-		problems = append(problems, Problem{"colors.accent" + s.suffix, fmt.Sprintf("%v has a contrast of %.1f:1 to %v and %v, and text needs %v:1", p["accent"], got, p["card"], p["ground"], readable),
-			fmt.Sprintf("Take one such as %v", p["accent"].moved(s.far, p["card"], p["ground"]))})
+	// Links stand on cards, and the words on buttons are of the card's colour.
+	if got := contrast(p["accent"], p["card"]); got < readable {
+		problems = append(problems, Problem{"colors.accent" + s.suffix, fmt.Sprintf("%v has a contrast of %.1f:1 to the card's %v, and text needs %v:1", p["accent"], got, p["card"], readable),
+			fmt.Sprintf("Take one such as %v", p["accent"].moved(s.far, p["card"]))})
 	}
 	return problems
 }

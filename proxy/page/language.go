@@ -57,9 +57,8 @@ func newLanguages(own map[string][]byte, names []string) (*languages, Problems) 
 		all[tag] = in
 	}
 	if len(names) == 0 {
-		names = slices.SortedFunc(maps.Keys(all), func(a, b string) int {
-			return cmp.Or(-cmp.Compare(btoi(a == "en"), btoi(b == "en")), cmp.Compare(a, b))
-		})
+		isEnglish := func(tag string) bool { return tag == "en" }
+		names = append([]string{"en"}, slices.DeleteFunc(slices.Sorted(maps.Keys(all)), isEnglish)...)
 	}
 	ls := &languages{}
 	var tags []language.Tag
@@ -75,13 +74,6 @@ func newLanguages(own map[string][]byte, names []string) (*languages, Problems) 
 	}
 	ls.matcher = language.NewMatcher(tags)
 	return ls, problems
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // to is the language in which a browser is answered (RFC 9110 section 12.5.4). What no browser sends counts as no wish.

@@ -119,7 +119,7 @@ func TestFormWithFileSurvivesSignIn(t *testing.T) {
 	b.screenshot("kept")
 	b.click("main a.primary")
 	b.arrives(p.origin + "/oauth2/kept") // the provider still knows the person
-	for _, want := range []string{"POST /desk/save", "multipart/form-data", "3.0 MiB", "note", "file: " + filepath.Base(file)} {
+	for _, want := range []string{"POST /desk/save", "multipart/form-data", "3072 KiB", "note", "file: " + filepath.Base(file)} {
 		if text := b.page(); !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q: %s", want, text)
 		}
