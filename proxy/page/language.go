@@ -12,8 +12,11 @@ import (
 	"golang.org/x/text/language"
 )
 
-// maxAcceptLanguage bounds what is read of the header. Browsers send some 50 bytes.
-const maxAcceptLanguage = 1 << 10
+// Bounds on what is read of Accept-Language: matching costs time for each entry. Browsers send some 50 bytes with a handful of them.
+const (
+	maxAcceptLanguage = 1 << 10 // bytes
+	maxWishes         = 20
+)
 
 // languages are those that pages are offered in, the first to whoever asks for none of them.
 type languages struct {
@@ -79,7 +82,7 @@ func newLanguages(own map[string][]byte, names []string) (*languages, Problems) 
 // to is the language in which a browser is answered (RFC 9110 section 12.5.4). What no browser sends counts as no wish.
 func (ls *languages) to(r *http.Request) *wording {
 	wishes := r.Header["Accept-Language"]
-	if len(wishes) != 1 || len(wishes[0]) > maxAcceptLanguage {
+	if len(wishes) != 1 || len(wishes[0]) > maxAcceptLanguage || strings.Count(wishes[0], ",") >= maxWishes {
 		return ls.all[0]
 	}
 	tags, _, err := language.ParseAcceptLanguage(wishes[0])

@@ -57,6 +57,7 @@ func TestLanguageIsTheBrowsers(t *testing.T) {
 func TestHostileAcceptLanguage(t *testing.T) {
 	for name, accept := range map[string][]string{
 		"10,000 entries": {strings.Repeat("de,", 10_000)},
+		"21 entries":     {strings.Repeat("de,", 20) + "de"},
 		"over 1 KiB":     {"de" + strings.Repeat(" ", 1<<10)},
 		"twice":          {"de", "de"},
 		"1,000 times":    slices.Repeat([]string{"de"}, 1000),
