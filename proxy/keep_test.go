@@ -113,7 +113,7 @@ func TestFormSurvivesSignIn(t *testing.T) {
 	if page.StatusCode != http.StatusOK || page.Request.URL.Path != "/oauth2/kept" {
 		t.Fatalf("after sign-in: %s %s: %s", page.URL, page.Status, page.Text)
 	}
-	for _, want := range []string{"POST /save<", "application/x-www-form-urlencoded", "37 bytes", ">title<", ">text<"} {
+	for _, want := range []string{"POST /save<", "application/x-www-form-urlencoded", "37 B", ">title<", ">text<"} {
 		if !strings.Contains(page.Text, want) {
 			t.Errorf("the page does not say %q: %s", want, page.Text)
 		}
