@@ -7,10 +7,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 STATICCHECK = go tool -modfile=.ci/tools.mod staticcheck
 
-.PHONY: help demo build test e2e chaos attack mutants check lint gosec govulncheck sbom reproducible bench fuzz
+.PHONY: help demo build test e2e chaos attack mutants deploy-check check lint gosec govulncheck sbom reproducible bench fuzz
 
 help: ## Show this list.
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: ## Try Postern: a provider, an application and Postern in one process, nothing to install.
 	go build ./cmd/demo
@@ -40,8 +40,13 @@ mutants: ## Break one defence after the other in a copy of the source, and see t
 	.ci/install test
 	go test -tags=mutants -count=1 -timeout=60m -v ./cmd/postern/attack
 
+# Never from the cache: Go does not see that a file outside the module has changed.
+deploy-check: ## Render and judge what is in deploy/kubernetes, deploy/helm and deploy/grafana; nothing is deployed.
+	.ci/install test
+	cd deploy/check && go test -count=1 -timeout=5m .
+
 lint: ## Check the form of the code, go.mod, and that the generated parts are current.
-	@unformatted=$$(gofmt -l .ci cmd config proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l .ci cmd config deploy proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
 	go vet -tags=e2e,chaos,attack ./...
 	go vet -tags=mutants ./cmd/postern/attack
 	go vet -modfile=.ci/tools.mod ./.ci/sbom
@@ -64,7 +69,7 @@ sbom: build ## Write what the program consists of (CycloneDX) and the licences o
 reproducible: ## Build a commit twice, in two folders and with two caches, and compare: VERSION and the commit alone make the program.
 	.ci/reproducible
 
-check: lint e2e attack ## Everything beside `make test` that must hold: lint, e2e, the attacks, short chaos, the demo, a static build and its licences, a quick bench.
+check: lint deploy-check e2e attack ## Everything beside `make test` that must hold: lint, deployment files, e2e, the attacks, short chaos, the demo, a static build and its licences, a quick bench.
 	$(MAKE) sbom
 	$(MAKE) chaos CHAOS=-short
 	go run ./cmd/bench --quick

@@ -96,6 +96,9 @@ func posternConfig(t *testing.T, objects []metav1.Object) (string, configuration
 // secretFile finds where a configuration names a file of the mounted Secret.
 var secretFile = regexp.MustCompile(`/run/secrets/postern/([-\w.]+)`)
 
+// environment is a whole value from the environment; only secrets come from there.
+var environment = regexp.MustCompile(`\$\{(\w+)\}`)
+
 // secretFiles are the names of those files.
 func secretFiles(text string) []string {
 	var names []string
@@ -112,7 +115,6 @@ func checkConfig(t *testing.T, objects []metav1.Object) {
 	text, _ := posternConfig(t, objects)
 	file := placeSecrets(t, text)
 	check := exec.Command(postern, "check", "--print", "--config", file)
-	check.Env = append(os.Environ(), "REDIS_PASSWORD="+placeholder)
 	var problems strings.Builder
 	check.Stderr = &problems
 	printed, err := check.Output()
@@ -124,10 +126,11 @@ func checkConfig(t *testing.T, objects []metav1.Object) {
 	}
 }
 
-// placeSecrets writes the configuration, with files of its own in place of the mounted ones.
+// placeSecrets writes the configuration, with files of its own in place of the mounted ones and of the environment.
 func placeSecrets(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
+	text = environment.ReplaceAllString(text, "{file: /run/secrets/postern/$1}")
 	for _, name := range secretFiles(text) {
 		content := placeholder
 		switch {

@@ -1,5 +1,5 @@
 // Package check holds the files of deploy/kubernetes, deploy/helm and deploy/grafana to what they promise. It has tests only, and a module of its own, so that
-// Postern's module graph has nothing of Kubernetes, Helm or Prometheus in it: `make deploy` in the root runs it.
+// Postern's module graph has nothing of Kubernetes, Helm or Prometheus in it: `make deploy-check` in the root runs it.
 //
 // Each overlay and each way to fill in the chart's values is rendered by kustomize's and Helm's own code, decoded strictly into Kubernetes' own types, judged by
 // the code with which Kubernetes enforces the Pod Security Standard "restricted", and held against rules of our own (rules_test.go). The configuration in
