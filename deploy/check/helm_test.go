@@ -155,7 +155,7 @@ func TestChartFollowsTheConfiguration(t *testing.T) {
 			t.Errorf("%s gives %d seconds to stop, want %v", server, *p.spec.TerminationGracePeriodSeconds, grace)
 		}
 		stoppingHasTime(t, p, rendered)
-		for name, address := range map[string]string{"http-postern": config.Server.Listen, "admin": config.Server.AdminListen} {
+		for name, address := range map[string]string{"http": config.Server.Listen, "admin": config.Server.AdminListen} {
 			for _, port := range p.container("postern").Ports {
 				if port.Name == name && !strings.HasSuffix(address, fmt.Sprintf(":%d", port.ContainerPort)) {
 					t.Errorf("Postern listens on %s, the container names %d", address, port.ContainerPort)

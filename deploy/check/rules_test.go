@@ -169,7 +169,7 @@ func selectorMatches(t *testing.T, p pod) {
 // portsAreClosed wants policies under which nothing but Postern's ports can be reached in a pod with Postern, from wherever. Only Postern's may be open to all.
 func portsAreClosed(t *testing.T, p pod, objects []metav1.Object) {
 	t.Helper()
-	open := map[string]bool{"http": true, "http-postern": true, "admin": true}
+	open := map[string]bool{"http": true, "admin": true}
 	if p.container("postern") == nil {
 		open = map[string]bool{"redis": true}
 	}
@@ -189,7 +189,7 @@ func portsAreClosed(t *testing.T, p pod, objects []metav1.Object) {
 					t.Errorf("policy %s opens port %v of %s", n.Name, port.Port, p.name)
 				case p.port(*port.Port) == nil:
 					t.Errorf("policy %s opens port %v, which %s has not", n.Name, port.Port, p.name)
-				case len(rule.From) == 0 && !strings.HasPrefix(port.Port.StrVal, "http"):
+				case len(rule.From) == 0 && port.Port.StrVal != "http":
 					t.Errorf("policy %s opens port %v of %s to everyone", n.Name, port.Port, p.name)
 				}
 			}
@@ -266,8 +266,7 @@ func portsAreTheConfigured(t *testing.T, p pod, objects []metav1.Object) {
 	for _, port := range p.container("postern").Ports {
 		ports[port.Name] = fmt.Sprintf(":%d", port.ContainerPort)
 	}
-	public := ports["http"] + ports["http-postern"]
-	if config.Server.Listen != public || config.Server.AdminListen != ports["admin"] || len(ports) != 2 {
+	if config.Server.Listen != ports["http"] || config.Server.AdminListen != ports["admin"] || len(ports) != 2 {
 		t.Errorf("Postern listens on %q and %q, the container names %v", config.Server.Listen, config.Server.AdminListen, slices.Sorted(maps.Values(ports)))
 	}
 }

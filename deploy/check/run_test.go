@@ -1,10 +1,11 @@
 package check
 
 import (
-	"context"
-	"encoding/json"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,10 +14,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The overlay's Redis is started as its manifests say, with the user that the README makes, and Postern with the overlay's configuration asks it.
-func TestRedisOfTheOverlayServesPostern(t *testing.T) {
+// The overlay's Redis is started as its manifests say, with the user that the README makes, and Postern with the overlay's configuration before an
+// application. It is asked what the kubelet asks.
+func TestRedisOverlayRuns(t *testing.T) {
 	rendered := kustomize(t, kubernetes+"/overlays/redis")
 	text, config := posternConfig(t, rendered)
 	redisPort, port, adminPort := freePort(t), freePort(t), freePort(t)
@@ -31,30 +34,68 @@ func TestRedisOfTheOverlayServesPostern(t *testing.T) {
 	write(t, filepath.Join(dir, "redis.conf"), replacer.Replace(redisConf)+"port "+redisPort+"\nbind 127.0.0.1\n")
 	start(t, "redis-server", filepath.Join(dir, "redis.conf"))
 
+	application := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "well") }))
+	t.Cleanup(application.Close)
 	text = strings.NewReplacer(
 		config.Server.Listen+`"`, "127.0.0.1:"+port+`"`, config.Server.AdminListen+`"`, "127.0.0.1:"+adminPort+`"`, "@redis:6379", "@127.0.0.1:"+redisPort,
-		"https://id.example.com", "http://127.0.0.1:1", // nobody answers, and that holds no readiness of the store back
+		"http://127.0.0.1:3000", application.URL,
+		"https://id.example.com", "http://127.0.0.1:1", // nobody answers
 	).Replace(text)
 	start(t, postern, "--config", placeSecrets(t, text))
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	store := ""
-	for store != "ok" {
-		if ctx.Err() != nil {
-			t.Fatalf("the store is %q", store)
+	eventually(t, func() error {
+		_, body, err := get("127.0.0.1:"+adminPort, "/readyz")
+		if err == nil && !strings.Contains(body, `"store":"ok"`) {
+			err = fmt.Errorf("the store is not well: %s", body)
+		}
+		return err
+	})
+	if status, body, err := get("127.0.0.1:"+port, readinessPath(t, rendered)); status != http.StatusOK || body != "well" {
+		t.Errorf("the application's readiness probe gets %d %q, %v", status, body, err)
+	}
+}
+
+// readinessPath is where the kubelet asks the application whether it is ready.
+func readinessPath(t *testing.T, rendered []metav1.Object) string {
+	t.Helper()
+	for _, p := range pods(rendered) {
+		if application := p.container("application"); application != nil {
+			return application.ReadinessProbe.HTTPGet.Path
+		}
+	}
+	t.Fatal("there is no application")
+	return ""
+}
+
+// get asks as the kubelet does, which names a pod by its address.
+func get(address, path string) (status int, body string, err error) {
+	req, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	req.Host = "10.1.2.3:4180"
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text), err
+}
+
+// eventually waits until try succeeds.
+func eventually(t *testing.T, try func() error) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
-		resp, err := http.Get("http://127.0.0.1:" + adminPort + "/readyz")
-		if err != nil {
-			continue
-		}
-		var body struct{ Store string }
-		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
-			t.Error(err)
-		}
-		resp.Body.Close()
-		store = body.Store
 	}
 }
 
