@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -324,6 +325,14 @@ func referencesExist(t *testing.T, objects []metav1.Object) {
 			for _, backend := range rule.BackendRefs {
 				service("HTTPRoute "+r.Name, string(backend.Name), networkingv1.ServiceBackendPort{Number: *backend.Port})
 			}
+		}
+	}
+	for _, m := range all[*monitoringv1.ServiceMonitor](objects) {
+		if !slices.ContainsFunc(all[*corev1.Service](objects), func(s *corev1.Service) bool {
+			return labels.SelectorFromSet(m.Spec.Selector.MatchLabels).Matches(labels.Set(s.Labels)) &&
+				s.Labels[m.Spec.JobLabel] != "" && s.Spec.Ports[0].Name == m.Spec.Endpoints[0].Port
+		}) {
+			t.Errorf("ServiceMonitor %s finds nothing", m.Name)
 		}
 	}
 	for _, b := range all[*policyv1.PodDisruptionBudget](objects) {
