@@ -43,7 +43,7 @@ mutants: ## Break one defence after the other in a copy of the source, and see t
 # Never from the cache: Go does not see that a file outside the module has changed.
 deploy-check: ## Render and judge what is in deploy/kubernetes, deploy/helm and deploy/grafana; nothing is deployed.
 	.ci/install test
-	cd deploy/check && go test -count=1 -timeout=5m .
+	cd deploy/check && go test -count=1 -timeout=10m .
 
 lint: ## Check the form of the code, go.mod, and that the generated parts are current.
 	@unformatted=$$(gofmt -l .ci cmd config deploy proxy session); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
@@ -51,6 +51,7 @@ lint: ## Check the form of the code, go.mod, and that the generated parts are cu
 	go vet -tags=mutants ./cmd/postern/attack
 	go vet -modfile=.ci/tools.mod ./.ci/sbom
 	$(STATICCHECK) -tags=e2e,chaos,attack ./...
+	program=$$(go tool -modfile=.ci/tools.mod -n staticcheck) && cd deploy/check && $$program .
 	go mod tidy -diff
 	go mod verify
 	go test -run='^Test(Floors|Reference|Schema)' ./cmd/postern ./config
