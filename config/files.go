@@ -24,7 +24,8 @@ const maxPEM = 4 << 20
 // so that a file can be checked on another machine. It changes nothing.
 func (c *Config) CheckFiles() Problems { return c.readFiles().problems.sorted() }
 
-// Files are the files that [Config.CheckFiles] reads, missing ones too: when one changes, the configuration is another.
+// Files are the files that [Config.CheckFiles] reads, missing ones too, and folders out of which any file may be taken: when what is in one changes, the
+// configuration is another.
 func (c *Config) Files() []string {
 	files := c.readFiles().files
 	slices.Sort(files)
@@ -72,6 +73,7 @@ func (c *Config) readFiles() *validator {
 		v.err("pages.logo", "the file "+err.Error(), "Name an image file that Postern's user can read")
 	}
 	v.folder("pages.templates", c.Pages.Templates)
+	v.files = append(v.files, c.Pages.files()...)
 	for _, p := range c.Providers {
 		at := join("providers", p.Name)
 		v.secret(at+".client_secret", p.ClientSecret, nil, "")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 )
 
 // maxLogo bounds the logo: it is in every page.
@@ -84,4 +85,25 @@ func (p Pages) OpenTemplates() (*os.Root, error) {
 		return nil, unreadableFile(err)
 	}
 	return root, nil
+}
+
+// files are the files of which pages are made, and the folders in which there may be more of them.
+func (p Pages) files() []string {
+	var files []string
+	if p.Logo != "" {
+		files = append(files, p.Logo)
+	}
+	if p.Templates == "" {
+		return files
+	}
+	for _, folder := range []string{p.Templates, filepath.Join(p.Templates, "texts")} {
+		files = append(files, folder)
+		entries, _ := os.ReadDir(folder) // where it cannot be read there is nothing to take from it
+		for _, e := range entries {
+			if !e.IsDir() {
+				files = append(files, filepath.Join(folder, e.Name()))
+			}
+		}
+	}
+	return files
 }

@@ -206,6 +206,10 @@ func TestFilesAreTakenWhenTheyAreAtRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed(false, true)
+	w.watch(look(filepath.Dir(file)))
+	changed(false)
+	write("added to the folder")
+	changed(false, true)
 }
 
 // V-75: who was let in by a CA that is no more cannot resume the TLS session.

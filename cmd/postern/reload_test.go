@@ -275,6 +275,45 @@ func TestConfigMapSwapIsNoticed(t *testing.T) {
 	}
 }
 
+// Own texts are a folder's: a file that is added to it counts like one that is changed.
+func TestAddedPageTextIsNoticed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "pages", "texts"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := startProgram(t, fmt.Sprintf("pages: {templates: %q}\n", filepath.Join(dir, "pages"))+signedInOnly)
+	add := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "pages", "texts", "en.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page := func() string {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/oauth2", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", "text/html")
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, _ := io.ReadAll(res.Body)
+		return string(body)
+	}
+	add("link.sign_in: Come in\n")
+	p.reloaded("ok", 1)
+	if !strings.Contains(page(), "Come in") {
+		t.Errorf("the page says %s", page())
+	}
+	add("link.sign_inn: Come in\n")
+	p.reloaded("failed", 1)
+	if !strings.Contains(page(), "Come in") {
+		t.Error("a bad text takes the good one away")
+	}
+}
+
 // A196: a bad file changes nothing, and is told of with all that is wrong until there is a good one.
 func TestBadFileKeepsTheOldConfiguration(t *testing.T) {
 	p := startProgram(t, signedInOnly)

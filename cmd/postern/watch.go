@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -16,22 +17,25 @@ const (
 	watchEvery = time.Second
 	// maxWatched bounds what is read of a file; none that is larger can be used.
 	maxWatched = 4 << 20
+	// maxNames bounds the names that are read of a folder.
+	maxNames = 10_000
 )
 
-// contents are what files hold, by their names: a hash, which is zero for a file that cannot be read.
+// contents are what files hold, and which names folders hold, by their own names: a hash, which is zero for what cannot be read.
 type contents map[string][sha256.Size]byte
 
 // look reads files.
 func look(files ...string) contents {
 	c := contents{}
 	for _, file := range files {
-		c[file] = hashFile(file)
+		c[file] = hash(file)
 	}
 	return c
 }
 
-func hashFile(name string) (sum [sha256.Size]byte) {
-	if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() { // opening a pipe could wait for ever
+func hash(name string) (sum [sha256.Size]byte) {
+	info, err := os.Stat(name)
+	if err != nil || !info.Mode().IsRegular() && !info.IsDir() { // opening a pipe could wait for ever
 		return sum
 	}
 	f, err := os.Open(name)
@@ -40,6 +44,12 @@ func hashFile(name string) (sum [sha256.Size]byte) {
 	}
 	defer f.Close()
 	h := sha256.New()
+	if info.IsDir() {
+		names, _ := f.Readdirnames(maxNames) // io.EOF: there are none
+		slices.Sort(names)
+		fmt.Fprintf(h, "%q", names)
+		return [sha256.Size]byte(h.Sum(nil))
+	}
 	if _, err := io.Copy(h, io.LimitReader(f, maxWatched)); err != nil {
 		return sum
 	}
