@@ -70,17 +70,21 @@ sbom: build ## Write what the program consists of (CycloneDX) and the licences o
 reproducible: ## Build a commit twice, in two folders and with two caches, and compare: VERSION and the commit alone make the program.
 	.ci/reproducible
 
-check: lint deploy-check e2e attack ## Everything beside `make test` that must hold: lint, deployment files, e2e, the attacks, short chaos, the demo, a static build and its licences, a quick bench.
+check: lint deploy-check e2e attack ## Everything beside `make test` that must hold: lint, deployment files, e2e, the attacks, short chaos, some fuzzing, the demo, a static build and its licences, a quick bench.
 	$(MAKE) sbom
+	$(MAKE) fuzz FUZZTIME=10s
 	$(MAKE) chaos CHAOS=-short
 	go run ./cmd/bench --quick
 
 bench: ## Print CPU per request and throughput: direct, a bare ReverseProxy and Postern, in alternating rounds.
 	go run ./cmd/bench
 
-fuzz: ## Fuzz each target for FUZZTIME (default 1m).
-	@grep -rnoE --include='*_test.go' 'func Fuzz[A-Za-z0-9_]+' cmd config proxy session | \
-	sed -E 's|^(.*)/[^/]+:[0-9]+:func (.*)|\1 \2|' | while read -r package target; do \
-		echo "$$package $$target"; \
-		go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "./$$package" || exit 1; \
+fuzz: ## Fuzz each target for FUZZTIME (default 1m). What is found new and wrong is kept in testdata/fuzz.
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cache=$$(go env GOCACHE)/fuzz/postern; \
+	for package in $$(grep -rlE --include='*_test.go' '^func Fuzz' cmd config proxy session | xargs -n1 dirname | sort -u); do \
+		go test -c -fuzz=. -o "$$dir/test" "./$$package"; \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$package"/*_test.go | sed 's/func //'); do \
+			echo "$$package $$target"; \
+			(cd "$$package" && "$$dir/test" -test.run='^$$' -test.fuzz="^$$target\$$" -test.fuzztime=$(FUZZTIME) -test.fuzzcachedir="$$cache/$$package"); \
+		done; \
 	done

@@ -2,12 +2,16 @@ package proxy
 
 import (
 	"bytes"
+	"fmt"
+	"io"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -136,6 +140,99 @@ func FuzzParseKeptNeverPanics(f *testing.F) {
 		}
 		if err == nil {
 			_, _ = k.request(httptest.NewRequest(http.MethodPost, "/", nil))
+		}
+	})
+}
+
+// What an application reads of a kept request that is sent in the end is what the browser had sent: the same bytes, and the same form.
+func FuzzKeptFormArrivesAsItWas(f *testing.F) {
+	for _, body := range []string{
+		"--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--b--\r\n", "--b\nContent-Disposition: form-data; name=a\n\n\x00\xff\n--b--", "--b\r\n\r\n--b\r\n\r\n",
+		"--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"../x\"\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n--b--\r\nepilogue", "", "postern-kept=AAAAAAAAAAAAAAAAAAAAAA",
+	} {
+		f.Add("POST", "/x?y=%2F&z", "multipart/form-data; boundary=b", []byte(body))
+		f.Add("PUT", "/a%20b;c", "application/x-www-form-urlencoded", []byte(body))
+	}
+	f.Add("PATCH", "//evil.example/", "\r\nCookie: a=b", []byte("x"))
+	f.Add("GET", "http://evil.example/", "", []byte("x"))
+	f.Fuzz(func(t *testing.T, method, target, contentType string, body []byte) {
+		if !utf8.ValidString(method + target + contentType) { // CBOR's texts are UTF-8, as what net/http takes for a method is
+			return
+		}
+		k := &keptRequest{Issuer: "i", Subject: "s", Method: method, Target: target, Header: http.Header{"Content-Type": {contentType}}, At: 1_700_000_000}
+		sent := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+		plain, err := k.readKept(sent, int64(len(body)))
+		if err != nil {
+			if err != errKeptSize {
+				t.Fatal(err)
+			}
+			return
+		}
+		kept, err := parseKept(plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := httptest.NewRequest(http.MethodPost, "/now", strings.NewReader(keptField+"=x"))
+		now.Header = http.Header{"Cookie": {"app=new"}, "Content-Type": {"application/x-www-form-urlencoded"}, "Content-Length": {"14"}, "Transfer-Encoding": {"chunked"}}
+		now.Host = "wiki.example.com"
+		r, err := kept.request(now)
+		if err != nil {
+			return // an address that is none
+		}
+		got, err := io.ReadAll(r.Body)
+		if err != nil || !bytes.Equal(got, body) || r.ContentLength != int64(len(body)) || r.Header.Get("Content-Length") != strconv.Itoa(len(body)) {
+			t.Errorf("%d bytes of %q (%v), length %d, header %v", len(got), body, err, r.ContentLength, r.Header)
+		}
+		if r.Method != method || r.RequestURI != target || r.Host != "wiki.example.com" || r.Header.Get("Cookie") != "app=new" || r.Header.Get("Content-Type") != contentType {
+			t.Errorf("%s %q %s with %q", r.Method, r.RequestURI, r.Host, r.Header)
+		}
+		if diff := cmp.Diff(formOf(contentType, body), formOf(r.Header.Get("Content-Type"), got)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// formOf is a form as an application reads it, or what it says of one that it cannot read.
+func formOf(contentType string, body []byte) string {
+	r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	err := r.ParseMultipartForm(1 << 20)
+	if r.MultipartForm == nil {
+		return fmt.Sprint(r.PostForm, err)
+	}
+	defer r.MultipartForm.RemoveAll()
+	var files []string
+	for name, headers := range r.MultipartForm.File {
+		for _, h := range headers {
+			files = append(files, fmt.Sprintf("%s: %s of %d bytes, %q", name, h.Filename, h.Size, h.Header))
+		}
+	}
+	slices.Sort(files)
+	return fmt.Sprint(r.PostForm, files, err)
+}
+
+// A form of the application's that looks like ours from outside reaches it whole.
+func FuzzOtherFormsPassAsTheyAre(f *testing.F) {
+	ours := keptField + "=" + strings.Repeat("A", int(keptFormLength)-len(keptField)-1)
+	f.Add([]byte(ours), keptFormLength)
+	f.Add([]byte(ours[:20]), keptFormLength)
+	f.Add([]byte(ours+"&more=1"), keptFormLength)
+	f.Add([]byte("a=1"), int64(3))
+	f.Add([]byte(strings.Repeat("x", int(keptFormLength))), keptFormLength)
+	f.Add([]byte{}, int64(-1))
+	f.Fuzz(func(t *testing.T, body []byte, length int64) {
+		r := httptest.NewRequest(http.MethodPost, "/x", bytes.NewReader(body))
+		r.ContentLength = length
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		marker, ok := sendsKept(r)
+		if ok {
+			if form := keptField + "=" + marker; length != keptFormLength || !bytes.HasPrefix(body, []byte(form)) {
+				t.Errorf("%q of %d bytes is taken for ours, with the marker %q", body, length, marker)
+			}
+			return
+		}
+		if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
+			t.Errorf("the application gets %q of %q: %v", got, body, err)
 		}
 	})
 }

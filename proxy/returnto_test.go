@@ -4,31 +4,35 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	whatwg "github.com/nlnwa/whatwg-url/url"
 )
 
 var wikiOrigin = &url.URL{Scheme: "https", Host: "wiki.example.com"}
 
-// The corpus of attacks A20–A45: everything that a browser could read as another host, a loop, or a script ends at "/".
+// leaving is the corpus of attacks A20–A45: what a browser could read as another host, a loop, or a script.
+var leaving = []string{
+	"", "evil", "?x", "#x",
+	"//evil.com", "///evil.com", "////evil.com", // A20, A21
+	`/\evil.com`, `/\/evil.com`, `\\evil.com`, `\evil.com`, `/a\..\evil`, // A22
+	"/%2fevil", "/%5cevil", "/%2F/evil", "/%5Cevil", // A23
+	"/\t/evil.com", "\t//evil.com", " //evil.com", "/\n/evil.com", "/\r\nSet-Cookie: a=b", "/a\x00b", "/ /evil\x7f", // A24, A41
+	"https:evil.com", "https:/evil.com", "https:///evil.com", `http:\\evil.com`, `https:\\wiki.example.com`, // A25
+	"https://wiki.example.com@evil.com", "https://wiki.example.com:443@evil.com", "//wiki.example.com@evil.com", "https://u@wiki.example.com/", // A26
+	"https://wiki.example.com.evil.com", "https://evilwiki.example.com", "https://x.docs.example.com/", // A27
+	"https://evil.com#.wiki.example.com", "https://evil.com?.wiki.example.com", `https://evil.com\.wiki.example.com`, // A28
+	"javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x", "javascript://wiki.example.com/%0aalert(1)", // A29
+	"https://wiki。example.com/", "https://ⓦiki.example.com/", "https://wiki.example.com./", "https://xn--wiki-.example.com/", // A30
+	"https://wiki.example.com%00.evil.com", "https://wiki.example.com%2eevil.com/", "https://%zz/", // A31
+	"https://wiki.example.com:8443/", "http://wiki.example.com/", "http://docs.example.com/", "https://[::1%25eth0]/", "https://0x7f.1/", // A32
+	"/.//evil", "/a/..//evil", "/./evil", "/../evil", "/a/%2e%2e/b", "/..;/x", // A35
+	"/oauth2/callback", "/oauth2/logout", "/oauth2/start?rd=/", "/oauth2", "/oauth2/", "/%6fauth2/logout", "/oauth%32/logout", // A37
+	"https://wiki.example.com/oauth2/logout", "HTTPS://wiki.example.com/", "https://wiki.example.com//evil.com",
+	"/" + strings.Repeat("a", maxReturnTo), // A38
+}
+
 func TestReturnToNeverLeavesTheHost_A20toA45(t *testing.T) {
-	for _, raw := range []string{
-		"", "evil", "?x", "#x",
-		"//evil.com", "///evil.com", "////evil.com", // A20, A21
-		`/\evil.com`, `/\/evil.com`, `\\evil.com`, `\evil.com`, `/a\..\evil`, // A22
-		"/%2fevil", "/%5cevil", "/%2F/evil", "/%5Cevil", // A23
-		"/\t/evil.com", "\t//evil.com", " //evil.com", "/\n/evil.com", "/\r\nSet-Cookie: a=b", "/a\x00b", "/ /evil\x7f", // A24, A41
-		"https:evil.com", "https:/evil.com", "https:///evil.com", `http:\\evil.com`, `https:\\wiki.example.com`, // A25
-		"https://wiki.example.com@evil.com", "https://wiki.example.com:443@evil.com", "//wiki.example.com@evil.com", "https://u@wiki.example.com/", // A26
-		"https://wiki.example.com.evil.com", "https://evilwiki.example.com", "https://x.docs.example.com/", // A27
-		"https://evil.com#.wiki.example.com", "https://evil.com?.wiki.example.com", `https://evil.com\.wiki.example.com`, // A28
-		"javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x", "javascript://wiki.example.com/%0aalert(1)", // A29
-		"https://wiki。example.com/", "https://ⓦiki.example.com/", "https://wiki.example.com./", "https://xn--wiki-.example.com/", // A30
-		"https://wiki.example.com%00.evil.com", "https://wiki.example.com%2eevil.com/", "https://%zz/", // A31
-		"https://wiki.example.com:8443/", "http://wiki.example.com/", "http://docs.example.com/", "https://[::1%25eth0]/", "https://0x7f.1/", // A32
-		"/.//evil", "/a/..//evil", "/./evil", "/../evil", "/a/%2e%2e/b", "/..;/x", // A35
-		"/oauth2/callback", "/oauth2/logout", "/oauth2/start?rd=/", "/oauth2", "/oauth2/", "/%6fauth2/logout", "/oauth%32/logout", // A37
-		"https://wiki.example.com/oauth2/logout", "HTTPS://wiki.example.com/", "https://wiki.example.com//evil.com",
-		"/" + strings.Repeat("a", maxReturnTo), // A38
-	} {
+	for _, raw := range leaving {
 		if got := returnTo(raw, wikiOrigin, []string{"docs.example.com"}, "/oauth2"); got != "/" {
 			t.Errorf("returnTo(%q) = %q, want /", raw, got)
 		}
@@ -61,11 +65,16 @@ func TestReturnToKeepsThePageAPersonWanted(t *testing.T) {
 	}
 }
 
-// Whatever goes in, the result is a path on this host, or https on a listed one, and a fixed point.
+// Whatever goes in, the result is a path on this host, or https on a listed one, and a fixed point. Browsers, which read addresses by the URL
+// standard of the WHATWG, end at the same place as Go's reader.
 func FuzzReturnToStaysOnHost(f *testing.F) {
-	for _, s := range []string{"/", "//evil", `/\evil`, "https://docs.example.com/a", "https:evil", "/a?b#c", "/%2e%2e/", "/\x80", "/a#b%", "/a?b=100%#c%2"} {
+	for _, s := range []string{"/", "https://docs.example.com/a", "/a?b#c", "/\x80", "/a#b%", "/a?b=100%#c%2", "/a?next=//evil.com", "https://wiki.example.com?x", "/a%20b/ü?q=ö#ß"} {
 		f.Add(s)
 	}
+	for _, s := range leaving {
+		f.Add(s)
+	}
+	const callback = "https://wiki.example.com/oauth2/callback?code=x#y" // the address at which a browser reads it
 	f.Fuzz(func(t *testing.T, raw string) {
 		got := returnTo(raw, wikiOrigin, []string{"docs.example.com"}, "/oauth2")
 		path, listed := strings.CutPrefix(got, "https://docs.example.com")
@@ -83,6 +92,24 @@ func FuzzReturnToStaysOnHost(f *testing.F) {
 		}
 		if again := returnTo(got, wikiOrigin, []string{"docs.example.com"}, "/oauth2"); again != got {
 			t.Fatalf("returnTo(%q) = %q, and again %q", raw, got, again)
+		}
+		seen, err := whatwg.ParseRef(callback, got)
+		if err != nil {
+			t.Fatalf("returnTo(%q) = %q is no address to a browser: %v", raw, got, err)
+		}
+		host := "wiki.example.com"
+		if listed {
+			host = "docs.example.com"
+		}
+		if seen.Protocol() != "https:" || seen.Host() != host || seen.Username()+seen.Password() != "" {
+			t.Fatalf("returnTo(%q) = %q is %s to a browser", raw, got, seen.Href(false))
+		}
+		// The same page, too: no segments that it would take out, and none of our endpoints in another spelling.
+		if page := path[:strings.IndexAny(path+"?", "?#")]; seen.Pathname() != page {
+			t.Fatalf("returnTo(%q) = %q has the path %s to a browser", raw, got, seen.Pathname())
+		}
+		if canonical := canonicalPath(seen.Pathname()); !listed && got != "/oauth2"+keptEndpoint && strings.HasPrefix(canonical+"/", "/oauth2/") {
+			t.Fatalf("returnTo(%q) = %q is an endpoint of ours", raw, got)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"net/netip"
@@ -377,4 +378,55 @@ func BenchmarkDecide(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Whatever an operator writes and whatever is asked: a rule that fails lets nobody in, reads no hidden header, and what is said of the failure quotes nobody.
+func FuzzRulesFailClosed(f *testing.F) {
+	for _, rule := range []string{
+		`user == "alice"`, `claims.a`, `claims.a.b[0].c > 3`, `int(claims.a) > 3`, `claims.?a.orValue(true)`, `groups.all(a, groups.all(b, groups.all(c, a == c)))`, `user.matches("(a+)+$")`,
+		`request.headers["x-key"] == user`, `request.headers["cookie"] != ""`, `request.headers.exists(h, h != "")`, `cidr("10.0.0.0/8").containsIP(ip)`, `time.getHours("UTC") < 6`, `first(claims.a, user) == "x"`,
+		`"x".matches(user)`, `user.split("", 9999999)[1] == ""`, `"%s".format([user]) != ""`, `true`, `!false || claims.a.b`, `session.auth_time < time`, `[user] + groups == []`, `{user: 1}["x"] == 1`, `user.charAt(99) == ""`, `((((`, "user\x00", `"\u2028" == user`,
+	} {
+		for _, c := range []string{`{}`, `{"a":true}`, `{"a":{"b":[{"c":4}]}}`, `{"a":[null,1e999,"x"]}`, `{"a":"\u0000"}`} {
+			f.Add(rule, []byte(c), "x")
+		}
+		f.Add(rule, []byte(`{"a":"7"}`), strings.Repeat("a", 5000))
+	}
+	const canary = "cAnArY"
+	hides := access.Compiler{Hidden: func(name string) bool { return name == "cookie" || name == "authorization" }}
+	f.Fuzz(func(t *testing.T, text string, claims []byte, header string) {
+		if len(text) > 1<<10 || strings.Contains(strings.ToLower(text), strings.ToLower(canary)) {
+			return
+		}
+		rule, err := hides.Rule(config.Access{Rule: text})
+		if err != nil && rule.Decide(t.Context(), alice.session, asked()).Allow {
+			t.Fatalf("%q does not compile, and allows", text)
+		}
+		if err != nil || text == "" {
+			return
+		}
+		var c map[string]any
+		d := json.NewDecoder(bytes.NewReader(claims))
+		d.UseNumber()
+		if d.Decode(&c) != nil {
+			return
+		}
+		s := &session.Session{Grant: session.Grant{Identity: session.Identity{User: canary, Email: canary, Groups: []string{canary}}, Claims: c}}
+		q := asked()
+		q.Header = http.Header{"X-Key": {canary, header}, "Cookie": {"a=1"}, "Authorization": {"Bearer 1"}}
+		got := rule.Decide(t.Context(), s, q)
+		if got.Allow && got.Detail != "" || strings.Contains(got.Detail, canary) {
+			t.Errorf("%q: %+v", text, got)
+		}
+		if rule.Decide(t.Context(), nil, q).Allow {
+			t.Errorf("%q allows nobody", text)
+		}
+		if got.Detail != "" { // it failed
+			return
+		}
+		q.Header = http.Header{"X-Key": {canary, header}, "Cookie": {"b=2"}, "Authorization": {"Basic 2"}}
+		if again := rule.Decide(t.Context(), s, q); again != got {
+			t.Errorf("%q depends on a header that is hidden from it: %+v, and then %+v", text, got, again)
+		}
+	})
 }

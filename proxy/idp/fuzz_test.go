@@ -3,7 +3,10 @@ package idp_test
 import (
 	"encoding/json"
 	"errors"
+	"maps"
+	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +104,101 @@ func FuzzKeySetKeepsTheGoodKey(f *testing.F) {
 		b, claims = attempt(t, t.Context(), p, today)
 		if _, err := s.complete(t, t.Context(), p, b, sign(t, foreign.key, claims), nil); err == nil {
 			t.Error("a foreign signature was accepted")
+		}
+	})
+}
+
+// FuzzPresentedTokenAccepted holds what every accepted access token has in common, whatever a client writes and whatever a provider signs.
+func FuzzPresentedTokenAccepted(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `null`, `[]`, `{"aud":["api",{}]}`, `{"aud":"api "}`, `{"Aud":"x"}`, `{"exp":1e300}`, `{"exp":"9999999999"}`, `{"nbf":1e18}`, `{"iat":-1}`, `{"iss":"https://evil.example"}`, `{"iss":["x"]}`, `{"sub":"a\nb"}`,
+		`{"sub":null}`, `{"nonce":""}`, `{"events":{}}`, `{"typ":"Refresh"}`, `{"cnf":{}}`, `{"scope":["a"],"client_id":7}`, `{"sub":"alice","sub":"bob"}`, `{"groups":[["a"],1]}`,
+	} {
+		f.Add("", []byte(seed))
+	}
+	for _, token := range []string{
+		"..", "a.b.c", "a.b.c.d.e", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.", "eyJhbGciOiJIUzI1NiJ9.e30.AA", `{"payload":"e30","signatures":[]}`, "e30.e30.e30", "\x00", " . . ",
+	} {
+		f.Add(token, []byte(`{}`))
+	}
+	f.Fuzz(func(t *testing.T, written string, more []byte) {
+		s, p := scripted(t)
+		if _, err := p.Presented(t.Context(), written, []string{"api"}); err == nil {
+			t.Errorf("accepted %q, which nobody has signed", written)
+		}
+		claims := map[string]any{"iss": scriptIssuer, "sub": "alice", "aud": "api", "scope": "read", "iat": today.Unix(), "exp": today.Unix() + 60}
+		payload := append([]byte(nil), more...) // as it is, or over a good one
+		var over map[string]any
+		if json.Unmarshal(more, &over) == nil && over != nil {
+			maps.Copy(claims, over)
+			payload, _ = json.Marshal(claims)
+		}
+		token := sign(t, s.key, payload)
+		g, err := p.Presented(t.Context(), token, []string{"api"})
+		if err != nil {
+			if _, ok := errors.AsType[*idp.ProtocolError](err); !ok {
+				t.Errorf("got %v (%T)", err, err)
+			}
+			return
+		}
+		var c struct {
+			Iss, Sub string
+			Exp      float64
+			Aud      any
+		}
+		if err := json.Unmarshal(payload, &c); err != nil {
+			t.Fatalf("accepted %q: %v", payload, err)
+		}
+		audience, _ := c.Aud.([]any)
+		if c.Iss != scriptIssuer || c.Sub == "" || c.Sub != g.Subject || c.Exp <= float64(today.Unix()) || c.Aud != any("api") && !slices.Contains(audience, any("api")) {
+			t.Errorf("accepted %s", payload)
+		}
+		if g.Tokens.Access != token || g.Tokens.Refresh+g.Tokens.ID != "" || !g.Tokens.Expiry.After(today) {
+			t.Errorf("accepted %s as %+v", payload, g.Tokens)
+		}
+		for _, v := range append([]string{g.ACR, g.Identity.User, g.Identity.Email, g.Identity.Name}, g.Identity.Groups...) {
+			if strings.ContainsFunc(v, unicode.IsControl) {
+				t.Errorf("%q cannot be in a header", v)
+			}
+		}
+	})
+}
+
+// FuzzIntrospectionAnswerAccepted: only a provider that says that a token is active, now and for this audience, makes it so.
+func FuzzIntrospectionAnswerAccepted(f *testing.F) {
+	for _, seed := range []string{
+		`{"active":true,"aud":"api","sub":"alice"}`, `{"active":"true","aud":"api","sub":"alice"}`, `{"active":1}`, `{"active":false,"aud":"api","sub":"alice"}`, `{"Active":true}`, `{"active":true,"active":false,"aud":"api","sub":"alice"}`,
+		`{"active":true,"aud":["x","api"],"sub":"alice","exp":1}`, `{"active":true,"aud":"api","sub":"alice","nbf":1e300}`, `{"active":true,"aud":"api","sub":"alice","iss":"https://evil.example"}`, `{"active":true,"aud":"api"}`, `null`, `[`, ``, `{"error":"x"}`,
+	} {
+		f.Add(200, []byte(seed))
+		f.Add(401, []byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		if status < 100 || status > 999 {
+			return
+		}
+		s, p := scripted(t)
+		about := scriptMetadata()
+		about["introspection_endpoint"] = scriptIssuer + "/introspect"
+		s.answer("/.well-known/openid-configuration", 200, about)
+		s.answer("/introspect", status, body)
+		const token = "canary-opaque-token"
+		g, err := p.Introspected(t.Context(), token, []string{"api"})
+		if err != nil {
+			_, bad := errors.AsType[*idp.ProtocolError](err)
+			_, down := errors.AsType[*idp.UnavailableError](err)
+			if bad == down || strings.Contains(err.Error(), token) {
+				t.Errorf("got %v (%T)", err, err)
+			}
+			return
+		}
+		var c map[string]any
+		if err := json.Unmarshal(body, &c); err != nil || status != http.StatusOK {
+			t.Fatalf("accepted %d %q: %v", status, body, err)
+		}
+		audience, _ := c["aud"].([]any)
+		if c["active"] != true || c["aud"] != "api" && !slices.Contains(audience, any("api")) || c["iss"] != nil && c["iss"] != scriptIssuer || g.Subject == "" || !g.Tokens.Expiry.After(today) {
+			t.Errorf("accepted %s as %+v", body, g)
 		}
 	})
 }
