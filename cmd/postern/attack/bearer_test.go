@@ -27,7 +27,7 @@ func accessToken(p *idptest.Server, audience, scope string, change claims) strin
 // bearing tells how Postern answers a program that shows a token.
 func (w *world) bearing(path, token string) *answer {
 	w.t.Helper()
-	w.secrets.add("bearer token", token)
+	w.secrets.Add("bearer token", token)
 	return w.ask(w.get(path, "Authorization: Bearer "+token))
 }
 

@@ -109,7 +109,7 @@ func (b *browser) do(method, address, body string, header ...string) *page {
 	if at, err = at.Parse(address); err != nil {
 		b.w.t.Fatal(err)
 	}
-	b.w.keepQuery(at)
+	b.w.secrets.AddQuery(at)
 	r, err := http.NewRequestWithContext(b.w.t.Context(), method, at.String(), strings.NewReader(body))
 	if err != nil {
 		b.w.t.Fatal(err)
@@ -134,12 +134,12 @@ func (b *browser) do(method, address, body string, header ...string) *page {
 		b.w.t.Fatalf("%s %s: %v", method, at, err)
 	}
 	b.jar.SetCookies(at, resp.Cookies())
-	b.w.keepCookies(resp.Header)
+	b.w.secrets.AddCookies(resp.Header)
 	if at.Host == b.w.host {
-		b.w.secrets.page(string(text))
+		b.w.secrets.Page(string(text))
 	}
 	if l, err := resp.Location(); err == nil {
-		b.w.keepQuery(l)
+		b.w.secrets.AddQuery(l)
 	}
 	return &page{answer{status: resp.StatusCode, proto: resp.Proto, header: resp.Header, body: string(text)}, at}
 }

@@ -81,7 +81,7 @@ func TestA82_AddressesOfOddShape(t *testing.T) {
 
 func TestA83_GroupsOfOddShape(t *testing.T) {
 	attack(t)
-	at, calls := canary(t)
+	at, calls := trap(t)
 	w := newWorld(t, settings{routes: `
   - {path: /admins/, upstream: {app}, access: {groups: [admins]}}
   - {path: /, upstream: {app}}

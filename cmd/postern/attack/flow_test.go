@@ -168,7 +168,7 @@ func (w *world) newKey(name string) (file string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.secrets.add("session key", strings.TrimSpace(string(key)))
+	w.secrets.Add("session key", strings.TrimSpace(string(key)))
 	return proctest.WriteFile(w.t, filepath.Dir(w.file), name, key)
 }
 

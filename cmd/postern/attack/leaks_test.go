@@ -18,6 +18,7 @@ import (
 
 	"postern/cmd/postern/proctest"
 	"postern/proxy/idp/idptest"
+	"postern/proxy/proxytest/canary"
 )
 
 // Each test of this suite searches the log, the metrics, Redis and the program's environment for what it had of tokens; this one brings
@@ -28,10 +29,10 @@ func TestA115_TokensShowNowhere(t *testing.T) {
   - {path: /, upstream: {app}, access: {rule: 'claims.email != ""'}}
   - {path: /public/, upstream: {app}, access: public}
 `})
-	secret := w.secrets.make
+	secret := w.secrets.New
 	w.provider.SetAccessTokens(true, 0)
 	referer := secret("referer") // which goes back to its own page, as the address to return to
-	w.secrets.mayShow(referer)
+	w.secrets.MayShow(referer)
 	b := w.browser()
 	b.signIn("/x?token=" + secret("query"))
 	for _, path := range []string{"/x?access_token=" + secret("access-token-in-a-query"), "/public/?code=" + secret("code"), "/oauth2/start?rd=" + url.QueryEscape("/y?t="+secret("query-of-rd")),
@@ -93,7 +94,7 @@ func TestA116_CodesAndStatesInReferers(t *testing.T) {
 		}
 		onward := p.header.Get("Location") + p.body
 		for _, name := range []string{"code", "state"} {
-			if found(onward, callback.Query().Get(name)) >= 0 {
+			if canary.Holds(onward, callback.Query().Get(name)) {
 				t.Errorf("%s: the callback leads on with the %s: %s", site, name, onward)
 			}
 		}
@@ -260,7 +261,7 @@ func TestA120_SessionEndpointTellsNoTokens(t *testing.T) {
 	w := newWorld(t, settings{})
 	w.provider.SetAccessTokens(true, 0)
 	var tokens []string
-	w.changeTokens(func(a map[string]any) {
+	w.provider.MutateTokenAnswer(func(a map[string]any) {
 		for _, name := range []string{"access_token", "refresh_token", "id_token"} {
 			if s, ok := a[name].(string); ok {
 				tokens = append(tokens, s)
@@ -277,7 +278,7 @@ func TestA120_SessionEndpointTellsNoTokens(t *testing.T) {
 			t.Errorf("%s: %d", p.url, p.status)
 		}
 		all := fmt.Sprint(p.header, p.body)
-		if jwt.MatchString(all) || slices.ContainsFunc(tokens, func(token string) bool { return found(all, token) >= 0 }) {
+		if jwt.MatchString(all) || slices.ContainsFunc(tokens, func(token string) bool { return canary.Holds(all, token) }) {
 			t.Errorf("%s: %s", p.url, all)
 		}
 	}
@@ -285,7 +286,7 @@ func TestA120_SessionEndpointTellsNoTokens(t *testing.T) {
 	w.app.forget()
 	w.ask(w.get("/", b.cookies()))
 	raw := w.app.one(t).raw
-	if len(tokens) < 6 || !strings.Contains(raw, "Authorization: Bearer ") || found(raw, tokens[1]) >= 0 || found(raw, b.session()) >= 0 {
+	if len(tokens) < 6 || !strings.Contains(raw, "Authorization: Bearer ") || canary.Holds(raw, tokens[1]) || canary.Holds(raw, b.session()) {
 		t.Errorf("the application gets %q", raw)
 	}
 }

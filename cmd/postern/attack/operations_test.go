@@ -169,7 +169,7 @@ func TestA196_FilesThatChange(t *testing.T) {
 		t.Errorf("a route that the file opens: %d", a.status)
 	}
 	w.browser().signIn("/x") // still with the old key and secret
-	secret := w.secrets.make("client-secret")
+	secret := w.secrets.New("client-secret")
 	w.provider.AddClient(idptest.Client{ID: "wiki", Secret: secret, RedirectURIs: []string{w.origin + "/oauth2/callback"}})
 	proctest.WriteFile(t, filepath.Dir(w.file), "client-secret", []byte(secret))
 	proctest.Eventually(t, "the new client secret is used", func() error {
@@ -184,7 +184,7 @@ func TestA196_FilesThatChange(t *testing.T) {
 func TestA197_CommandsShowNoSecrets(t *testing.T) {
 	attack(t)
 	w := newWorld(t, settings{server: "admin: {token: canary-token-of-operators}"})
-	w.secrets.add("admin token", "canary-token-of-operators")
+	w.secrets.Add("admin token", "canary-token-of-operators")
 	w.browser().signIn("/")
 	for _, args := range [][]string{
 		{"check", "--config", w.file}, {"explain", "--config", w.file, "https://" + publicHost + "/x"}, {"providers"}, {"version"}, {"help"}, {"sessions", "--config", w.file}, {"check", "--config", w.file, "--log-level", "loud"},
@@ -192,7 +192,7 @@ func TestA197_CommandsShowNoSecrets(t *testing.T) {
 	} {
 		out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput()
 		t.Logf("%v: %v, %d bytes", args, err, len(out))
-		w.secrets.search(t, fmt.Sprint(args), string(out))
+		w.secrets.Search(t, fmt.Sprint(args), string(out))
 	}
 	if id, _, err := w.askAdmin("/config"); err != nil || id != http.StatusNotFound {
 		t.Errorf("/config: %d, %v", id, err)
@@ -201,7 +201,7 @@ func TestA197_CommandsShowNoSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.secrets.search(t, "/readyz", ready)
+	w.secrets.Search(t, "/readyz", ready)
 }
 
 func TestA201_ShutdownInTheMiddle(t *testing.T) {

@@ -423,7 +423,7 @@ func TestA169_OddAnswersToARefresh(t *testing.T) {
 			w.app.forget()
 			old := w.provider.TokenRequests()
 			var access string
-			w.changeTokens(func(a map[string]any) {
+			w.provider.MutateTokenAnswer(func(a map[string]any) {
 				if tt.change != nil {
 					tt.change(a)
 				}

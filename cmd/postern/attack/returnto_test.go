@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"postern/proxy/idp/idptest"
+	"postern/proxy/proxytest/canary"
 )
 
 // lands signs in with rd as the address that is wanted afterwards, and returns where the callback leads.
@@ -232,8 +233,8 @@ func TestA38_LongAndNestedAddresses(t *testing.T) {
 func TestA39_FirstAddressShowsNowhere(t *testing.T) {
 	attack(t)
 	w := newWorld(t, settings{})
-	secret := w.secrets.make("token-in-the-first-address")
-	w.secrets.mayShow(secret)
+	secret := w.secrets.New("token-in-the-first-address")
+	w.secrets.MayShow(secret)
 	seen := make(chan string, 10)
 	w.provider.On(idptest.Authorize, func(_ http.ResponseWriter, r *http.Request) bool {
 		seen <- fmt.Sprint(r.URL, r.Header, r.Form)
@@ -242,7 +243,7 @@ func TestA39_FirstAddressShowsNowhere(t *testing.T) {
 	b := w.browser()
 	first := b.navigate("/x?access_token=" + secret + "&a=b")
 	for _, c := range (&http.Response{Header: first.header}).Cookies() {
-		if found(c.Value, secret) >= 0 || found(c.Value, "access_token") >= 0 {
+		if canary.Holds(c.Value, secret) || canary.Holds(c.Value, "access_token") {
 			t.Errorf("a cookie holds %s", c.Value)
 		}
 	}
@@ -256,7 +257,7 @@ func TestA39_FirstAddressShowsNowhere(t *testing.T) {
 		t.Errorf("the provider sees %s", at)
 	}
 	// What a form sent is nowhere.
-	posted := w.secrets.make("posted-to-a-page")
+	posted := w.secrets.New("posted-to-a-page")
 	other := w.browser()
 	if p := other.post("/x", url.Values{"password": {posted}}); p.status != http.StatusUnauthorized || len(other.all()) > 0 {
 		t.Errorf("a form without session: %d, cookies %v", p.status, other.all())

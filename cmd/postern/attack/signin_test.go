@@ -413,7 +413,7 @@ func TestA13_CallbackByTheOtherMethod(t *testing.T) {
 			// The cookies go along here; a browser would keep a Lax one back from a POST of another site.
 			back := w.provider.Visit(t, b.begin("/"))
 			address, form := "/oauth2/callback", back.Params.Encode()
-			w.keepQuery(&url.URL{RawQuery: form})
+			w.secrets.AddQuery(&url.URL{RawQuery: form})
 			if method == http.MethodGet {
 				address, form = address+"?"+form, ""
 			}

@@ -16,6 +16,7 @@ import (
 
 	"postern/cmd/postern/proctest"
 	"postern/proxy/idp/idptest"
+	"postern/proxy/proxytest/canary"
 	"postern/session/redistest"
 )
 
@@ -313,8 +314,8 @@ func TestA184_StoreTamperedWith(t *testing.T) {
 func TestA185_StoreDumped(t *testing.T) {
 	attack(t)
 	w := newWorld(t, settings{})
-	name := w.secrets.make("name-of-a-person")
-	w.provider.AddUser(idptest.User{Sub: w.secrets.make("subject"), Claims: map[string]any{"name": name, "email": w.secrets.make("local") + "@example.com", "email_verified": true, "groups": []string{w.secrets.make("group")}}})
+	name := w.secrets.New("name-of-a-person")
+	w.provider.AddUser(idptest.User{Sub: w.secrets.New("subject"), Claims: map[string]any{"name": name, "email": w.secrets.New("local") + "@example.com", "email_verified": true, "groups": []string{w.secrets.New("group")}}})
 	b := w.browser()
 	b.signIn("/")
 	w.app.forget()
@@ -336,7 +337,7 @@ func TestA185_StoreDumped(t *testing.T) {
 				t.Errorf("%q of Redis is a cookie: %d", cookie, status)
 			}
 		}
-		if found(b.session(), id) >= 0 {
+		if canary.Holds(b.session(), id) {
 			t.Errorf("the cookie holds the key %s", id)
 		}
 	}

@@ -50,7 +50,7 @@ func append1(name string) func(header, claims) {
 
 // forge makes every further ID token one that make makes of the regular one's claims.
 func (w *world) forge(make func(c claims) string) {
-	w.changeTokens(func(answer map[string]any) {
+	w.provider.MutateTokenAnswer(func(answer map[string]any) {
 		if token, ok := answer["id_token"].(string); ok {
 			answer["id_token"] = make(payload(w.t, token))
 		}
@@ -212,13 +212,17 @@ func TestConformanceIDToken(t *testing.T) {
 		{"fapi2 -invalid-missing-iss", claim(set("iss", nil)), true},
 		{"fapi2 -invalid-missing-nonce", claim(set("nonce", nil)), true},
 		{"fapi2 -invalid-expired-exp", claim(func(_ header, c claims) { c["exp"] = time.Now().Add(-5 * time.Minute).Unix() }), true},
-		{"fapi2 -token-endpoint-response-without-expires_in", func(*idptest.Server) { w.changeTokens(func(a map[string]any) { delete(a, "expires_in") }) }, false},
-		{"fapi2 -token-type-case-insensitivity", func(*idptest.Server) { w.changeTokens(func(a map[string]any) { a["token_type"] = "bEARER" }) }, false},
+		{"fapi2 -token-endpoint-response-without-expires_in", func(*idptest.Server) {
+			w.provider.MutateTokenAnswer(func(a map[string]any) { delete(a, "expires_in") })
+		}, false},
+		{"fapi2 -token-type-case-insensitivity", func(*idptest.Server) {
+			w.provider.MutateTokenAnswer(func(a map[string]any) { a["token_type"] = "bEARER" })
+		}, false},
 		{"-userinfo-invalid-sub", func(p *idptest.Server) { p.MutateUserinfo(func(c map[string]any) { c["sub"] = "mallory" }) }, false},
 	} {
 		t.Run("oidcc-client-test"+tt.id, func(t *testing.T) {
 			w := w.in(t)
-			w.changeTokens(nil)
+			w.provider.MutateTokenAnswer(nil)
 			w.provider.MutateIDToken(nil)
 			w.provider.SetSigning(idptest.Signing{})
 			tt.script(w.provider)
@@ -452,8 +456,8 @@ func TestA72_OddKeyNames(t *testing.T) {
 	w.tokenAccepted()
 }
 
-// canary is a server that nobody may call.
-func canary(t testing.TB) (url string, calls *atomic.Int32) {
+// trap is a server that nobody may call.
+func trap(t testing.TB) (url string, calls *atomic.Int32) {
 	t.Helper()
 	calls = new(atomic.Int32)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { calls.Add(1); _, _ = w.Write([]byte("{}")) }))
@@ -464,7 +468,7 @@ func canary(t testing.TB) (url string, calls *atomic.Int32) {
 func TestA73_KeysThatTokensBring(t *testing.T) {
 	attack(t)
 	w := newWorld(t, settings{provider: withUserinfo})
-	at, calls := canary(t)
+	at, calls := trap(t)
 	key := newKey(t)
 	jwk, err := jose.JSONWebKey{Key: &key.PublicKey, KeyID: "own", Algorithm: "RS256", Use: "sig"}.MarshalJSON()
 	if err != nil {
@@ -564,7 +568,7 @@ func TestA77_OddExpiries(t *testing.T) {
 	for name, value := range map[string]any{"absent": nil, "zero": 0, "negative": -1, "huge": 1e300, "text": "3600", "fraction": 3600.5, "empty": "", "NaN": "NaN", "beyond 64 bits": json.Number("18446744073709551617"), "list": []int{1}} {
 		t.Run("expires_in "+name, func(t *testing.T) {
 			w := w.in(t)
-			w.changeTokens(func(a map[string]any) {
+			w.provider.MutateTokenAnswer(func(a map[string]any) {
 				if delete(a, "expires_in"); value != nil {
 					a["expires_in"] = value
 				}
@@ -581,7 +585,7 @@ func TestA77_OddExpiries(t *testing.T) {
 	}
 	t.Run("fractional exp", func(t *testing.T) { // a number all the same (RFC 7519 section 2)
 		w := w.in(t)
-		w.changeTokens(nil)
+		w.provider.MutateTokenAnswer(nil)
 		w.provider.MutateIDToken(set("exp", now+300.5))
 		w.browser().open("/")
 	})

@@ -108,7 +108,7 @@ func TestA146_AnswersThatPointInsideHoldNoToken(t *testing.T) {
 			t.Errorf("%s: %d", line, p.status)
 		}
 		for name, values := range p.header { // the tokens are searched for in pages and logs; this is the header
-			w.secrets.search(t, "the header "+name, strings.Join(values, "\n"))
+			w.secrets.Search(t, "the header "+name, strings.Join(values, "\n"))
 		}
 	}
 }

@@ -80,10 +80,10 @@ func (c *wire) answer(method string) *answer {
 		for name, values := range resp.Trailer {
 			a.header[http.TrailerPrefix+name] = values
 		}
-		c.w.secrets.page(a.body)
+		c.w.secrets.Page(a.body)
 	}
 	a.raw = string(rec.seen[begin : len(rec.seen)-c.in.Buffered()])
-	c.w.keepCookies(a.header)
+	c.w.secrets.AddCookies(a.header)
 	return a
 }
 

@@ -9,13 +9,14 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"postern/cmd/postern/proctest"
 	"postern/proxy/idp/idptest"
+	"postern/proxy/proxytest/canary"
+	"postern/proxy/tracing/tracingtest"
 	"postern/session/redistest"
 )
 
@@ -52,7 +53,8 @@ type world struct {
 	redis    *redistest.Server
 	app      *app
 	log      *logLines
-	secrets  *secrets
+	secrets  *canary.Secrets
+	traces   *tracingtest.Collector
 
 	clientSecret string
 
@@ -64,7 +66,7 @@ type world struct {
 // newWorld starts everything and waits until Postern is ready.
 func newWorld(t *testing.T, o settings) *world {
 	t.Helper()
-	w := &world{t: t, app: startApp(t), log: &logLines{}, secrets: newSecrets(), origin: "https://" + publicHost, cookie: "__Host-postern",
+	w := &world{t: t, app: startApp(t), log: &logLines{}, secrets: &canary.Secrets{}, traces: tracingtest.New(t), origin: "https://" + publicHost, cookie: "__Host-postern",
 		listen: proctest.Address(proctest.FreePort(t)), admin: proctest.Address(proctest.FreePort(t))}
 	if o.publicURL != "" && o.publicURL != "-" {
 		w.origin = o.publicURL
@@ -93,9 +95,10 @@ func (w *world) in(t *testing.T) *world {
 func (w *world) startProvider(o settings) {
 	w.t.Helper()
 	w.provider = idptest.NewServerWith(w.t, o.idp)
+	w.provider.TellSecrets(w.secrets.AddParameter)
 	c := o.client
 	c.ID = "wiki"
-	w.clientSecret = w.secrets.make("client-secret")
+	w.clientSecret = w.secrets.New("client-secret")
 	c.Secret = w.clientSecret
 	c.RedirectURIs = append(c.RedirectURIs, w.origin+"/oauth2/callback")
 	c.PostLogoutRedirectURIs = append(c.PostLogoutRedirectURIs, w.origin+"/oauth2/logout/callback")
@@ -104,28 +107,6 @@ func (w *world) startProvider(o settings) {
 		"email": "alice@example.com", "email_verified": true, "name": "Alice", "preferred_username": "alice", "groups": []string{"staff", "wiki"},
 	}})
 	w.provider.AddUser(idptest.User{Sub: "mallory", Claims: map[string]any{"email": "mallory@example.net", "email_verified": true, "name": "Mallory"}})
-	w.changeTokens(nil)
-}
-
-// changeTokens makes f change every successful answer of the token endpoint. The tokens in it must not show anywhere.
-func (w *world) changeTokens(f func(map[string]any)) {
-	keep := func(answer map[string]any) {
-		for _, name := range []string{"access_token", "refresh_token", "id_token"} {
-			if token, ok := answer[name].(string); ok {
-				w.secrets.add(name, token)
-				if name == "id_token" {
-					w.secrets.mayShow(token) // the sign-out form carries it to the provider
-				}
-			}
-		}
-	}
-	w.provider.MutateTokenAnswer(func(answer map[string]any) {
-		keep(answer)
-		if f != nil {
-			f(answer)
-			keep(answer)
-		}
-	})
 }
 
 // configure writes the configuration.
@@ -136,9 +117,9 @@ func (w *world) configure(o settings) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.secrets.add("session key", strings.TrimSpace(string(key)))
+	w.secrets.Add("session key", strings.TrimSpace(string(key)))
 	dir := t.TempDir()
-	server := "log: {format: json, level: debug}, shutdown_timeout: 5s"
+	server := fmt.Sprintf("log: {format: json, level: debug}, shutdown_timeout: 5s, tracing: {endpoint: %q, sample: 1}", w.traces.URL)
 	if o.publicURL != "-" {
 		server += ", public_url: " + w.origin
 	}
@@ -236,45 +217,29 @@ type roundTrip func(*http.Request) (*http.Response, error)
 // RoundTrip implements http.RoundTripper.
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// keepCookies makes the cookies that an answer sets secrets.
-func (w *world) keepCookies(h http.Header) {
-	for _, c := range (&http.Response{Header: h}).Cookies() {
-		w.secrets.add("cookie "+c.Name, c.Value)
-	}
-}
-
-// keepQuery makes what a sign-in carries in addresses secret. Pages of the provider and of Postern link to them, so pages may hold them.
-func (w *world) keepQuery(at *url.URL) {
-	for _, name := range []string{"code", "state", "nonce", "code_challenge"} {
-		if value := at.Query().Get(name); value != "" {
-			w.secrets.add(name, value)
-			w.secrets.mayShow(value)
-		}
-	}
-}
-
 // search looks for secrets wherever they could have been left, at the end of a test.
 func (w *world) search() {
-	t := w.t
-	for _, r := range w.provider.TokenRequests() {
-		for _, name := range []string{"code", "code_verifier", "refresh_token", "client_assertion"} {
-			w.secrets.add(name, r.Form.Get(name))
-		}
+	w.searchFor(w.t)
+	if strings.Contains(w.log.String(), `"msg":"panic"`) {
+		w.t.Errorf("a panic:\n%s", w.log)
 	}
-	w.secrets.search(t, "the log", w.log.String())
-	w.secrets.searchPages(t)
+}
+
+func (w *world) searchFor(t canary.Reporter) {
+	w.secrets.Search(t, "the log", w.log.String())
+	w.secrets.SearchPages(t)
 	if w.redis.Running() {
-		w.secrets.search(t, "Redis", w.redis.Dump())
+		w.secrets.Search(t, "Redis", w.redis.Dump())
 	}
+	w.secrets.Search(t, "a trace", w.traces.Dump())
+	printed, _ := exec.CommandContext(context.Background(), program, "check", "--print", "--config", w.file).CombinedOutput() // some files are wrong on purpose
+	w.secrets.Search(t, "postern check --print", string(printed))
 	if w.process.Ended() {
 		return
 	}
-	w.secrets.searchProcess(t, w.process.PID())
+	w.secrets.SearchProcess(t, w.process.PID())
 	if _, metrics, err := w.askAdmin("/metrics"); err == nil {
-		w.secrets.search(t, "the metrics", metrics)
-	}
-	if strings.Contains(w.log.String(), `"msg":"panic"`) {
-		t.Errorf("a panic:\n%s", w.log)
+		w.secrets.Search(t, "the metrics", metrics)
 	}
 }
 

@@ -229,6 +229,7 @@ func (s *Server) goBack(w http.ResponseWriter, r *http.Request, req authRequest,
 	if mutate != nil {
 		mutate(answer)
 	}
+	s.tellForm(answer)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	if req.mode == "form_post" {

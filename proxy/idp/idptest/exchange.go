@@ -78,8 +78,10 @@ func (s *Server) exchange(w http.ResponseWriter, form url.Values, client Client)
 	if !onBehalf {
 		answer["issued_token_type"] = accessTokenType
 	}
+	s.tellTokens(answer)
 	if mutate != nil {
 		mutate(answer)
+		s.tellTokens(answer)
 	}
 	writeJSON(w, http.StatusOK, answer)
 }

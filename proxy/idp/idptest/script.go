@@ -58,6 +58,8 @@ type script struct {
 
 	introspect func(map[string]any)
 	refusal    *refusal
+
+	listeners []func(name, value string) // of TellSecrets
 }
 
 // times is a value to be used so many times; negative: always.
@@ -213,6 +215,44 @@ func (s *Server) TokenRequests() (all []TokenRequest) {
 	return all
 }
 
+// TellSecrets makes f hear of everything secret that passes the provider from now on: tokens, codes, verifiers, states and nonces, by the names of
+// their parameters.
+func (s *Server) TellSecrets(f func(name, value string)) {
+	s.edit("", func(x *script) { x.listeners = append(x.listeners, f) })
+}
+
+// tell is called with what passes, as a request or an answer has it.
+func (s *Server) tell(name, value string) {
+	var listeners []func(name, value string)
+	s.edit("", func(x *script) { listeners = x.listeners })
+	for _, f := range listeners {
+		f(name, value)
+	}
+}
+
+// secretParameters are those of requests and of answers to the browser.
+var secretParameters = []string{
+	"code", "code_verifier", "code_challenge", "state", "nonce", "refresh_token", "token", "subject_token", "assertion", "client_assertion", "client_secret", "password", "id_token_hint",
+}
+
+// tellForm tells of the secrets in a request or in an answer to the browser.
+func (s *Server) tellForm(form url.Values) {
+	for _, name := range secretParameters {
+		if form.Has(name) {
+			s.tell(name, form.Get(name))
+		}
+	}
+}
+
+// tellTokens tells of those in an answer of the token endpoint.
+func (s *Server) tellTokens(answer map[string]any) {
+	for _, name := range []string{"access_token", "refresh_token", "id_token"} {
+		if token, ok := answer[name].(string); ok {
+			s.tell(name, token)
+		}
+	}
+}
+
 // edit runs f on the script, under the lock. A misspelt endpoint panics: a script that does nothing would make a test pass wrongly.
 func (s *Server) edit(endpoint string, f func(*script)) {
 	if endpoint != "" {
@@ -228,6 +268,7 @@ func (s *Server) play(e endpoint, w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	// Read now, so that a client that leaves is seen while the request hangs. A broken form is the endpoint's to refuse.
 	formErr := r.ParseForm()
+	s.tellForm(r.Form)
 
 	var hook func(http.ResponseWriter, *http.Request) bool
 	var gate *Gate

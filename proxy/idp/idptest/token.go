@@ -223,8 +223,10 @@ func (s *Server) issue(w http.ResponseWriter, i issue) {
 		}
 		answer["id_token"] = s.sign(claims, idToken, i.client.Secret)
 	}
+	s.tellTokens(answer)
 	if mutate != nil {
 		mutate(answer)
+		s.tellTokens(answer)
 	}
 	writeJSON(w, http.StatusOK, answer)
 }

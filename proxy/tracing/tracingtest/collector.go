@@ -74,6 +74,13 @@ func (c *Collector) Holds(text string) bool {
 	return bytes.Contains(c.raw, []byte(text))
 }
 
+// Dump is all that arrived, headers included, to search for what must not be there.
+func (c *Collector) Dump() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return string(c.raw)
+}
+
 // Resource is what the sender says of itself.
 func (c *Collector) Resource(t testing.TB) map[string]any {
 	t.Helper()
