@@ -20,6 +20,7 @@ type Browser struct {
 	Trail []string
 
 	t      testing.TB
+	stack  *Stack
 	origin *url.URL
 	client *http.Client
 }
@@ -42,7 +43,7 @@ func (s *Stack) Browser() *Browser {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return &Browser{Jar: jar, t: s.t, origin: origin, client: &http.Client{
+	return &Browser{Jar: jar, t: s.t, stack: s, origin: origin, client: &http.Client{
 		Jar: jar, Transport: s.Transport(),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -197,6 +198,12 @@ func (b *Browser) Do(method, address string, body io.Reader, header map[string]s
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		b.t.Fatalf("%s %s: %v", method, u, err)
+	}
+	if resp.Request.URL.Host != strings.TrimPrefix(b.stack.Provider.URL, "http://") {
+		b.stack.Secrets.AddCookies(resp.Header)
+		if resp.Header.Get(ofApp) == "" {
+			b.stack.Secrets.Page(string(text))
+		}
 	}
 	return Answer{Response: resp, Text: string(text), URL: u.String()}
 }

@@ -25,6 +25,7 @@ import (
 	"postern/proxy"
 	"postern/proxy/idp/idptest"
 	"postern/proxy/metrics"
+	"postern/proxy/proxytest/canary"
 	"postern/proxy/tracing"
 	"postern/session"
 	"postern/session/memstore"
@@ -75,6 +76,9 @@ type Stack struct {
 	Clock    *Clock
 	Log      *Log
 	Audit    *Log // the audit log
+	// Secrets are the tokens, codes, states and cookies that the stack has seen. When the test ends none of them may stand in a log, in the metrics, or
+	// on a page of Postern's.
+	Secrets *canary.Secrets
 
 	t       testing.TB
 	server  *httptest.Server
@@ -95,7 +99,7 @@ type running struct {
 // New starts a stack that ends with the test. The provider knows the client wiki and signs in alice, who is in wiki-users.
 func New(t testing.TB, o Options) *Stack {
 	t.Helper()
-	s := &Stack{t: t, Clock: o.Clock, Provider: o.Provider, Store: o.Store, Log: &Log{}, Audit: &Log{}}
+	s := &Stack{t: t, Clock: o.Clock, Provider: o.Provider, Store: o.Store, Log: &Log{}, Audit: &Log{}, Secrets: &canary.Secrets{}}
 	if s.Clock == nil {
 		s.Clock = &Clock{}
 	}
@@ -107,6 +111,9 @@ func New(t testing.TB, o Options) *Stack {
 		s.Provider.AddUser(idptest.User{Sub: "bob", Claims: map[string]any{"name": "Bob Example", "groups": []string{"others"}}})
 		s.Provider.SignInAs("alice")
 	}
+	s.Secrets.Add("client secret", "canary-client-secret")
+	s.Provider.TellSecrets(s.Secrets.AddParameter)
+	t.Cleanup(func() { s.search(t) })
 	if s.Store == nil {
 		s.Store = memstore.New(memstore.Options{Now: s.Clock.Now})
 	}
@@ -160,6 +167,7 @@ func (s *Stack) start(o Options) {
 			}
 			r.stop()
 		}
+		s.searchMetrics(s.t)
 	})
 	s.t.Cleanup(s.stop)
 }
@@ -198,6 +206,19 @@ func (s *Stack) Reload(text string) {
 		text = cmp.Or(s.o.Config, Minimal)
 	}
 	s.use(s.parse(text), s.next)
+}
+
+// search looks for secrets in what the stack leaves behind.
+func (s *Stack) search(r canary.Reporter) {
+	s.Secrets.Search(r, "the log", s.Log.String())
+	s.Secrets.Search(r, "the audit log", s.Audit.String())
+	s.Secrets.SearchPages(r)
+}
+
+func (s *Stack) searchMetrics(r canary.Reporter) {
+	w := httptest.NewRecorder()
+	s.Proxy.Admin().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	s.Secrets.Search(r, "the metrics", w.Body.String())
 }
 
 // awaitDiscovery waits until the provider corp, if there is one, is discovered: on a busy machine that may take longer than a request waits
@@ -295,6 +316,9 @@ func (l *Log) String() string {
 	return l.text.String()
 }
 
+// ofApp marks the application's answers: they tell what it received, tokens included.
+const ofApp = "X-Proxytest-App"
+
 // App is the application behind Postern. It answers with JSON of the request that it received.
 type App struct {
 	URL string
@@ -316,7 +340,10 @@ func newApp(t testing.TB, other http.Handler) *App {
 	if h == nil {
 		h = http.HandlerFunc(a.serve)
 	}
-	server := httptest.NewServer(h)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(ofApp, "yes")
+		h.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	a.URL = server.URL
 	return a
