@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 STATICCHECK = go tool -modfile=.ci/tools.mod staticcheck
 
-.PHONY: help demo build test e2e chaos attack mutants deploy-check check lint gosec govulncheck sbom reproducible bench fuzz
+.PHONY: help demo build test e2e chaos attack floor mutants deploy-check check lint gosec govulncheck sbom reproducible bench fuzz
 
 help: ## Show this list.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ chaos: ## Break replicas, Redis, network, provider and clocks under load, and ho
 attack: ## Attack the built program: one test for each row of the table of known attacks. ATTACK=-run=A55 runs one, ATTACK=-program=PATH attacks a built one.
 	.ci/install test
 	cd cmd/postern/attack && go test -tags=attack -count=1 -parallel=3 -timeout=15m $(ATTACK)
+
+floor: ## Strain the built program: thousands of clients and sockets, gigabytes up and down. It prints what memory and goroutines that takes.
+	.ci/install test
+	cd cmd/postern/attack && go test -tags=attack -count=1 -parallel=1 -timeout=20m -full -run='Strangers|SlowAndRestless|LargeUpload|AnswerWithoutEndStreams|HugeKeySet|ManyWebSockets' $(ATTACK)
 
 mutants: ## Break one defence after the other in a copy of the source, and see that the attacks notice.
 	.ci/install test
@@ -85,6 +89,6 @@ fuzz: ## Fuzz each target for FUZZTIME (default 1m). What is found new and wrong
 		go test -c -fuzz=. -o "$$dir/test" "./$$package"; \
 		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$package"/*_test.go | sed 's/func //'); do \
 			echo "$$package $$target"; \
-			(cd "$$package" && "$$dir/test" -test.run='^$$' -test.fuzz="^$$target\$$" -test.fuzztime=$(FUZZTIME) -test.fuzzcachedir="$$cache/$$package"); \
+			(cd "$$package" && "$$dir/test" -test.run='^$$' -test.fuzz="^$$target\$$" -test.fuzztime=$(FUZZTIME) -test.fuzzminimizetime=1s -test.fuzzcachedir="$$cache/$$package"); \
 		done; \
 	done

@@ -25,6 +25,7 @@ var program string
 
 func TestMain(m *testing.M) {
 	flag.StringVar(&program, "program", "", "a built postern; empty builds it")
+	flag.BoolVar(&full, "full", false, "strain the program as make floor does")
 	flag.Parse()
 	code, err := buildAndRun(m)
 	if err != nil {
@@ -54,7 +55,8 @@ func buildAndRun(m *testing.M) (int, error) {
 // verdicts are what became of the rows' tests in this run, by id.
 var verdicts struct {
 	sync.Mutex
-	failed map[string]bool
+	failed  map[string]bool
+	strains []string // what resources the attacks took
 }
 
 var testName = regexp.MustCompile(`^Test(A\d+)_`)
@@ -112,6 +114,10 @@ func (d defect) verdict() string {
 func printTable() {
 	verdicts.Lock()
 	defer verdicts.Unlock()
+	printStrains()
+	if full { // few rows were run
+		return
+	}
 	counts := map[string]int{}
 	for _, r := range rows {
 		v := r.verdict()

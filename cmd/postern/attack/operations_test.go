@@ -183,8 +183,8 @@ func TestA196_FilesThatChange(t *testing.T) {
 // Each test searches environ and cmdline of the program, its log and pages; here are the commands.
 func TestA197_CommandsShowNoSecrets(t *testing.T) {
 	attack(t)
-	w := newWorld(t, settings{server: "admin: {token: canary-token-of-operators}"})
-	w.secrets.Add("admin token", "canary-token-of-operators")
+	w := newWorld(t, settings{server: "admin: {token: " + operators + "}"})
+	w.secrets.Add("admin token", operators)
 	w.browser().signIn("/")
 	for _, args := range [][]string{
 		{"check", "--config", w.file}, {"explain", "--config", w.file, "https://" + publicHost + "/x"}, {"providers"}, {"version"}, {"help"}, {"sessions", "--config", w.file}, {"check", "--config", w.file, "--log-level", "loud"},

@@ -289,7 +289,7 @@ func TestA151_AnAnswerWithoutEndHoldsNothing(t *testing.T) {
 			}
 		}
 	})
-	before := w.memory()
+	before := w.memory("VmRSS")
 	for range 20 {
 		c := w.dial().send(w.get("/endless"))
 		if _, err := io.ReadFull(c.in, make([]byte, 256<<10)); err != nil {
@@ -297,7 +297,7 @@ func TestA151_AnAnswerWithoutEndHoldsNothing(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	if grown := w.memory() - before; grown > 64<<20 {
+	if grown := w.memory("VmRSS") - before; grown > 64<<20 {
 		t.Errorf("20 answers without end take %d MiB", grown>>20)
 	}
 	w.process.Signal(t, 0) // it runs
