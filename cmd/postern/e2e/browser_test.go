@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
 )
 
@@ -64,7 +65,16 @@ func startBrowser(t *testing.T, hosts map[string]string, keys ...string) *browse
 		cancel()
 		stop()
 	})
-	return newBrowser(t, ctx)
+	b := newBrowser(t, ctx)
+	t.Cleanup(func() { // before Postern is searched
+		for _, c := range must(b, "list all cookies", func(ctx context.Context, t *chromedp.Target) ([]*network.Cookie, error) {
+			res, err := cdp.Call(ctx, t, storage.GetCookies, storage.GetCookiesParams{})
+			return res.Cookies, err
+		}) {
+			secrets.Add("cookie "+c.Name, c.Value)
+		}
+	})
+	return b
 }
 
 // another is a second person's window, which shares nothing with the first.
@@ -210,6 +220,7 @@ func (b *browser) cookies(address string) []*http.Cookie {
 		res, err := cdp.Call(ctx, t, network.GetCookies, network.GetCookiesParams{URLs: []string{address}})
 		return res.Cookies, err
 	}) {
+		secrets.Add("cookie "+c.Name, c.Value)
 		cookies = append(cookies, &http.Cookie{
 			Name: c.Name, Value: c.Value, Path: c.Path, Domain: c.Domain, Secure: c.Secure, HttpOnly: c.HTTPOnly,
 			Expires:  time.Unix(int64(c.Expires), 0),

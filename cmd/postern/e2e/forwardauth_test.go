@@ -57,7 +57,7 @@ func startCaddy(t *testing.T, port int, postern, app string) *process {
 const behind = `
 server: {public_url: "http://127.0.0.1:%d", trusted_proxies: [127.0.0.1/32]}
 providers:
-  corp: {issuer: "%s", client_id: wiki, client_secret: secret}
+  corp: {issuer: "%s", client_id: wiki, client_secret: canary-client-secret}
 forward_auth: {dialect: %s}
 routes:
   - {path: /, upstream: "%[4]s"}

@@ -43,6 +43,7 @@ func startGateway(t *testing.T) *gateway {
 	dir, ca := t.TempDir(), newAuthority(t)
 	certificate := ca.issue(t, "*.example.com")
 	g.redis = redistest.StartSentinel(t, redistest.SentinelOptions{})
+	t.Cleanup(func() { secrets.Search(t, "Redis", g.redis.Master().Dump()) })
 	sentinels, err := json.Marshal(g.redis.Addresses())
 	if err != nil {
 		t.Fatal(err)

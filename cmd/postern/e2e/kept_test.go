@@ -71,7 +71,7 @@ func startForms(t *testing.T) *forms {
 // startDesk starts everything, with sessions in Redis that idle out soon.
 func startDesk(t *testing.T) (*postern, *forms, *browser) {
 	t.Helper()
-	redis := redistest.Start(t, redistest.Options{})
+	redis := startRedis(t, redistest.Options{})
 	idpPort, app := freePort(t), startForms(t)
 	config := minimal(t, idpPort, app.upstream, "  - {path: /spa, upstream: "+app.URL+", keep_fragment: true}", stored(redis, keygen(t)), "  idle_timeout: 10s")
 	p := newPostern(t, config, freePort(t), "")

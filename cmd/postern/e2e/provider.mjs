@@ -9,7 +9,7 @@ import { Provider, interactionPolicy } from 'oidc-provider';
 const settings = {
   port: 9000,
   client_id: 'wiki',
-  client_secret: 'secret',
+  client_secret: undefined,
   origin: 'http://127.0.0.1:4180', // Postern's public origin
   access_token_ttl: 60, // seconds
   token_delay: 0, // milliseconds from a token's issue to its answer
@@ -141,8 +141,13 @@ if (settings.gateway) {
 
 provider.on('backchannel.error', (ctx, err) => console.log(`sign-out not told: ${err.message} ${err.cause ?? ''}`));
 
+// What Postern must show nowhere.
+const secret = ['code', 'code_verifier', 'code_challenge', 'state', 'nonce', 'refresh_token', 'client_assertion', 'subject_token', 'id_token_hint'];
+
 provider.use(async (ctx, next) => {
   await next();
+  const params = ctx.oidc?.params ?? {};
+  console.log(JSON.stringify({ event: 'secrets', secrets: Object.fromEntries(secret.filter((name) => params[name]).map((name) => [name, params[name]])) }));
   if (ctx.path !== '/token') return;
   const answer = ctx.body ?? {};
   console.log(JSON.stringify({

@@ -4,6 +4,8 @@ package e2e_test
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -19,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/cmd/postern/proctest"
 	"postern/session/redistest"
 )
 
@@ -41,6 +44,8 @@ type tokenAnswer struct {
 	AccessToken  string `json:"access_token"`
 	RefreshToken string `json:"refresh_token"`
 	IDToken      string `json:"id_token"`
+
+	Secrets map[string]string `json:"secrets"` // what a request has of them, of the event secrets
 
 	at time.Time
 }
@@ -71,6 +76,8 @@ func startProvider(t *testing.T, s providerSettings) *provider {
 	s.AccessSeconds = int(s.AccessTokenTTL.Seconds())
 	s.TokenDelayMS = int(s.TokenDelay.Milliseconds())
 	s.ClaimsInIDToken = !s.UserinfoOnly
+	s.ClientSecret = cmp.Or(s.ClientSecret, clientSecret)
+	secrets.Add("client secret", s.ClientSecret)
 	settings, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
@@ -94,10 +101,19 @@ func startProvider(t *testing.T, s providerSettings) *provider {
 			t.Errorf("the provider prints %q: %v", line, err)
 			return
 		}
-		if a.Event == "listening" {
+		switch a.Event {
+		case "listening":
 			close(listening)
 			return
+		case "secrets":
+			for name, value := range a.Secrets {
+				secrets.AddParameter(name, value)
+			}
+			return
 		}
+		secrets.Add("access token", a.AccessToken)
+		secrets.Add("refresh token", a.RefreshToken)
+		secrets.AddParameter("id_token", a.IDToken)
 		a.at = time.Now()
 		p.mu.Lock()
 		p.answers = append(p.answers, a)
@@ -146,7 +162,7 @@ func (p *provider) refreshes() (n int) {
 // dataOf is all that a Redis server has on disk: every command that ever changed something.
 func dataOf(t *testing.T, r *redistest.Server) string {
 	t.Helper()
-	dir, err := r.Client().ConfigGet(t.Context(), "dir").Result()
+	dir, err := r.Client().ConfigGet(context.WithoutCancel(t.Context()), "dir").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,6 +191,7 @@ type postern struct {
 	config string
 	args   []string
 	env    []string
+	log    lines
 }
 
 // newPostern prepares the program with a configuration file; origin "" is its own listen address.
@@ -186,14 +203,18 @@ func newPostern(t *testing.T, config []byte, port int, origin string, env ...str
 		p.origin = "http://" + p.listen
 	}
 	p.config = writeFile(t, t.TempDir(), "postern.yaml", config)
-	p.args = []string{"--config", p.config, "--listen", p.listen, "--admin-listen", admin}
+	p.args = []string{"--config", p.config, "--listen", p.listen, "--admin-listen", admin, "--log-level", "debug"}
 	return p
 }
 
-// start starts the program, for the second time too, and waits until it is alive.
+// start starts the program, for the second time too, and waits until it is alive. When the test ends, all that it leaves is searched for secrets.
 func (p *postern) start(t *testing.T) {
 	t.Helper()
-	p.process = start(t, "", p.env, nil, filepath.Join(programs, "postern"), p.args...)
+	p.process = proctest.Start(t, proctest.Options{Env: p.env, Err: func(line string) {
+		p.log.add(line)
+		fmt.Fprintf(t.Output(), "postern: %s\n", line)
+	}}, filepath.Join(programs, "postern"), p.args...)
+	t.Cleanup(func() { p.search(&secrets, t) })
 	p.Accepting(t, strings.TrimPrefix(p.admin, "http://"))
 }
 
