@@ -4,6 +4,7 @@ package attack_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"strings"
@@ -89,17 +90,51 @@ func TestA76_TokensOfAnotherKindOrForOthers(t *testing.T) {
 func TestA99_TokensAreJudgedForEachRoute(t *testing.T) {
 	attack(t)
 	_, config := second(t, "team")
-	w := newWorld(t, settings{providers: config, routes: `
+	w := newWorld(t, settings{providers: config, routes: routesForTokens})
+	w.judgesForEachRoute(map[string]string{
+		"read": accessToken(w.provider, "api", "read", nil), "write": accessToken(w.provider, "api", "write", claims{"sub": "mallory"}), "shop": accessToken(w.provider, "shop", "read", nil),
+		"staff": accessToken(w.provider, "api", "read", claims{"groups": []string{"staff"}, "jti": "of-staff"}),
+	})
+}
+
+// The same tokens without anything to read in them: the provider tells what they are, each of those that it knows.
+func TestA99_OpaqueTokensAreJudgedForEachRoute(t *testing.T) {
+	attack(t)
+	_, config := second(t, "team")
+	w := newWorld(t, settings{providers: config, routes: strings.ReplaceAll(routesForTokens, "bearer_tokens: {", "bearer_tokens: {introspect: true, ")})
+	about := map[string]claims{
+		"canary-opaque-read": {"aud": "api", "scope": "read", "sub": "alice"}, "canary-opaque-write": {"aud": "api", "scope": "write", "sub": "mallory"},
+		"canary-opaque-shop": {"aud": "shop", "scope": "read", "sub": "alice"}, "canary-opaque-staff": {"aud": "api", "scope": "read", "sub": "alice", "groups": []string{"staff"}},
+	}
+	w.provider.On(idptest.Introspect, func(rw http.ResponseWriter, r *http.Request) bool {
+		answer := claims{"active": false}
+		if c := about[r.PostFormValue("token")]; c != nil {
+			answer = maps.Clone(c)
+			maps.Copy(answer, claims{"active": true, "iss": w.provider.URL, "client_id": "robot", "exp": time.Now().Add(5 * time.Minute).Unix()})
+		}
+		rw.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(rw).Encode(answer)
+		return true
+	})
+	tokens := map[string]string{}
+	for token := range about {
+		tokens[strings.TrimPrefix(token, "canary-opaque-")] = token
+	}
+	w.judgesForEachRoute(tokens)
+}
+
+const routesForTokens = `
   - {path: /read/, upstream: {app}, provider: corp, access: {bearer_tokens: {audience: api, scopes: [read], provider: corp}}}
   - {path: /write/, upstream: {app}, provider: corp, access: {bearer_tokens: {audience: api, scopes: [write], provider: corp}}}
   - {path: /shop/, upstream: {app}, provider: corp, access: {bearer_tokens: {audience: shop, scopes: [read], provider: corp}}}
   - {path: /staff/, upstream: {app}, provider: corp, access: {groups: [staff], bearer_tokens: {audience: api, provider: corp}}}
   - {path: /team/, upstream: {app}, provider: team, access: {bearer_tokens: {audience: api, scopes: [read], provider: team}}}
-`})
-	tokens := map[string]string{
-		"read": accessToken(w.provider, "api", "read", nil), "write": accessToken(w.provider, "api", "write", claims{"sub": "mallory"}), "shop": accessToken(w.provider, "shop", "read", nil),
-		"staff": accessToken(w.provider, "api", "read", claims{"groups": []string{"staff"}, "jti": "of-staff"}),
-	}
+`
+
+// judgesForEachRoute brings tokens to the routesForTokens.
+func (w *world) judgesForEachRoute(tokens map[string]string) {
+	t := w.t
+	t.Helper()
 	want := map[string]map[string]int{
 		"read": {"/read/": 200, "/write/": 403, "/shop/": 401, "/staff/": 403, "/team/": 401}, "write": {"/read/": 403, "/write/": 200, "/shop/": 401, "/staff/": 403, "/team/": 401},
 		"shop": {"/read/": 401, "/write/": 401, "/shop/": 200, "/staff/": 401, "/team/": 401}, "staff": {"/read/": 200, "/write/": 403, "/shop/": 401, "/staff/": 200, "/team/": 401},

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -167,6 +168,51 @@ func TestRows(t *testing.T) {
 		for id := range strings.FieldsSeq(d.rows) {
 			if !tested[id] {
 				t.Errorf("%s is covered by %s, which has no test", d.id, id)
+			}
+		}
+	}
+}
+
+var named = regexp.MustCompile(`\bA(\d+)(?:–A(\d+))?\b`)
+
+// TestSecurityPageNamesRows holds the promises of SECURITY.md against the rows: each attack that one names is a row, and each promise has a test.
+func TestSecurityPageNamesRows(t *testing.T) {
+	page, err := os.ReadFile("../../../SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	isTested := map[int]bool{}
+	for _, r := range rows {
+		id, err := strconv.Atoi(r.id[1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		isTested[id] = r.why == ""
+	}
+	_, promises, _ := strings.Cut(string(page), "## What is promised")
+	promises, rest, found := strings.Cut(promises, "## ")
+	if !found || !named.MatchString(promises) {
+		t.Fatal("SECURITY.md promises nothing")
+	}
+	for text, mustBeTested := range map[string]bool{promises: true, rest: false} {
+		for _, m := range named.FindAllStringSubmatch(text, -1) {
+			first, _ := strconv.Atoi(m[1])
+			last, err := strconv.Atoi(m[2])
+			if err != nil {
+				last = first
+			}
+			tests := 0
+			for id := first; id <= last; id++ {
+				tested, known := isTested[id]
+				if !known && (id == first || id == last) {
+					t.Errorf("SECURITY.md names A%d in %s, which is no row", id, m[0])
+				}
+				if tested {
+					tests++
+				}
+			}
+			if mustBeTested && tests == 0 {
+				t.Errorf("SECURITY.md promises %s, which has no test", m[0])
 			}
 		}
 	}
