@@ -18,6 +18,9 @@
 //	secrets_test.go  what must never show, and the search for it
 //	log_test.go      what the program wrote
 //
+// Each test ends in a search for everything secret that it had to do with, wherever Postern could have left it: postern/proxy/proxytest/canary.
+// floor_test.go measures what attacks on resources take; `make floor` runs it in full size.
+//
 // The other files are the rows by groups. `make mutants` breaks one defence after the other in a copy of the source and expects that the
 // named test turns red: mutants_test.go has the list.
 package attack

@@ -83,7 +83,7 @@ func (s *strain) ends(memory, goroutines int) {
 	if grown := s.peak.goroutines - s.before.goroutines; grown > goroutines {
 		t.Errorf("%s: it takes %d goroutines, more than %d", s.what, grown, goroutines)
 	}
-	left := s.before.heap + 8<<20 + s.peak.goroutines<<9 // Go keeps half a KiB of each goroutine, for the next one
+	left := s.before.heap + 16<<20 + s.peak.goroutines<<9 // Go keeps half a KiB of each goroutine, for the next one
 	var after use
 	proctest.Eventually(t, s.what+": the program lets go", func() error {
 		if after = s.w.use(); after.goroutines > s.before.goroutines+30 || after.heap > left {
