@@ -15,7 +15,7 @@
 //	app_test.go      the application: it records the bytes of requests and answers with the bytes that a test wants
 //	wire_test.go     a client that sends bytes; h2_test.go one that sends HTTP/2 frames
 //	browser_test.go  a browser with a cookie jar
-//	secrets_test.go  what must never show, and the search for it
+//	search_test.go   that the search for secrets sees every place
 //	log_test.go      what the program wrote
 //
 // Each test ends in a search for everything secret that it had to do with, wherever Postern could have left it: postern/proxy/proxytest/canary.

@@ -187,7 +187,7 @@ func TestA197_CommandsShowNoSecrets(t *testing.T) {
 	w.secrets.Add("admin token", operators)
 	w.browser().signIn("/")
 	for _, args := range [][]string{
-		{"check", "--config", w.file}, {"explain", "--config", w.file, "https://" + publicHost + "/x"}, {"providers"}, {"version"}, {"help"}, {"sessions", "--config", w.file}, {"check", "--config", w.file, "--log-level", "loud"},
+		{"check", "--config", w.file}, {"explain", "--config", w.file, "GET", "https://" + publicHost + "/x"}, {"explain", "--config", w.file, "GET", "https://" + publicHost + "/x", "--user", "alice"}, {"providers"}, {"version"}, {"help"}, {"sessions", "--config", w.file}, {"check", "--config", w.file, "--log-level", "loud"},
 		{"--config", w.file, "--listen", w.listen}, {"providers", "corp", "--config", w.file},
 	} {
 		out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput()

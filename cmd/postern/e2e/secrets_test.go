@@ -45,8 +45,8 @@ func (l *lines) String() string {
 func (p *postern) search(s *canary.Secrets, r canary.Reporter) {
 	s.Search(r, "the log", p.log.String())
 	s.Search(r, "standard output", p.Printed())
-	for _, command := range [][]string{{"check", "--print"}, {"explain", p.origin + "/x"}} {
-		cmd := exec.CommandContext(context.Background(), filepath.Join(programs, "postern"), append(command, "--config", p.config)...)
+	for _, command := range [][]string{{"check", "--print"}, {"explain", "GET", p.origin + "/x"}, {"explain", "GET", p.origin + "/x", "--user", "alice"}} {
+		cmd := exec.CommandContext(context.Background(), filepath.Join(programs, "postern"), append(command, "--config", p.config, "--listen", p.listen)...)
 		cmd.Env = append(os.Environ(), p.env...)
 		out, _ := cmd.CombinedOutput() // what it complains of is searched, too
 		s.Search(r, "postern "+command[0], string(out))
@@ -84,8 +84,7 @@ func (l *leaks) Errorf(format string, args ...any) { *l = append(*l, fmt.Sprintf
 // Every other test ends in a search; this one sees that it finds what stands in each of the places.
 func TestSearchLooksEverywhere(t *testing.T) {
 	r := startRedis(t, redistest.Options{})
-	idpPort := freePort(t)
-	config := minimal(t, idpPort, startUpstream(t), stored(r, keygen(t)), "server: {audit: {stdout: true}}")
+	config := minimal(t, freePort(t), startUpstream(t), stored(r, keygen(t)), "server: {audit: {stdout: true}}")
 	p := newPostern(t, config, freePort(t), "")
 	p.start(t)
 	get(t, p.origin+"/planted-in-the-path", nil)
@@ -93,7 +92,7 @@ func TestSearchLooksEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for where, value := range map[string]string{
-		"the log": "/planted-in-the-path", "postern check": "client_id: wiki", "postern explain": providerURL(idpPort), "/proc/PID/cmdline": "--admin-listen",
+		"the log": "/planted-in-the-path", "postern check": "client_id: wiki", "postern explain": "Bearer ACCESS-TOKEN", "/proc/PID/cmdline": "--admin-listen",
 		"/proc/PID/environ": "PATH=" + os.Getenv("PATH"), "/metrics": "go_goroutines", "/readyz": `"providers":`,
 	} {
 		var planted canary.Secrets
