@@ -38,7 +38,7 @@ attack: ## Attack the built program: one test for each row of the table of known
 
 floor: ## Strain the built program: thousands of clients and sockets, gigabytes up and down. It prints what memory and goroutines that takes.
 	.ci/install test
-	cd cmd/postern/attack && go test -tags=attack -count=1 -parallel=1 -timeout=20m -full -run='Strangers|SlowAndRestless|LargeUpload|AnswerWithoutEndStreams|HugeKeySet|ManyWebSockets' $(ATTACK)
+	cd cmd/postern/attack && go test -tags=attack -count=1 -parallel=1 -timeout=20m -full -run='StrangersWrite|SlowAndRestless|LargeUpload|AnswerWithoutEndStreams|HugeKeySet|ManyWebSockets' $(ATTACK)
 
 mutants: ## Break one defence after the other in a copy of the source, and see that the attacks notice.
 	.ci/install test
@@ -83,12 +83,11 @@ check: lint deploy-check e2e attack ## Everything beside `make test` that must h
 bench: ## Print CPU per request and throughput: direct, a bare ReverseProxy and Postern, in alternating rounds.
 	go run ./cmd/bench
 
-fuzz: ## Fuzz each target for FUZZTIME (default 1m). What is found new and wrong is kept in testdata/fuzz.
-	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cache=$$(go env GOCACHE)/fuzz/postern; \
-	for package in $$(grep -rlE --include='*_test.go' '^func Fuzz' cmd config proxy session | xargs -n1 dirname | sort -u); do \
-		go test -c -fuzz=. -o "$$dir/test" "./$$package"; \
-		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$package"/*_test.go | sed 's/func //'); do \
-			echo "$$package $$target"; \
-			(cd "$$package" && "$$dir/test" -test.run='^$$' -test.fuzz="^$$target\$$" -test.fuzztime=$(FUZZTIME) -test.fuzzminimizetime=1s -test.fuzzcachedir="$$cache/$$package"); \
-		done; \
-	done
+fuzz: ## Fuzz each target for FUZZTIME (default 1m), one on each processor. What is found wrong is kept in testdata/fuzz.
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; export dir cache=$$(go env GOCACHE)/fuzz/postern; \
+	grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd config proxy session | sed -E 's|^(.*)/[^/]+:[0-9]+:func (.*)|\1 \2|' > "$$dir/targets"; \
+	for package in $$(cut -d' ' -f1 "$$dir/targets" | sort -u); do \
+		mkdir -p "$$dir/$$package"; \
+		go test -c -fuzz=. -o "$$dir/$$package/test" "./$$package"; \
+	done; \
+	xargs -n2 -P"$$(nproc)" sh -c 'echo "$$0 $$1"; cd "$$0"; exec "$$dir/$$0/test" -test.run="^$$" -test.fuzz="^$$1\$$" -test.parallel=1 -test.fuzztime=$(FUZZTIME) -test.fuzzminimizetime=1s -test.fuzzcachedir="$$cache/$$0"' < "$$dir/targets"
