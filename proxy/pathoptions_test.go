@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"postern/proxy/proxytest"
@@ -105,16 +106,18 @@ func FuzzForwardedPathIsTheDecidedOne(f *testing.F) {
 	} {
 		f.Add(target)
 	}
-	var got string // what reached the application
-	s := proxytest.New(f, proxytest.Options{Config: fuzzedRoutes, App: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.RequestURI })})
+	var reached atomic.Value // what came to the application
+	s := proxytest.New(f, proxytest.Options{Config: fuzzedRoutes, App: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reached.Store(r.RequestURI) })})
 	f.Fuzz(func(t *testing.T, target string) {
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + target + " HTTP/1.1\r\nHost: wiki.example.com\r\n\r\n")))
 		if err != nil {
 			return // net/http answers by itself
 		}
-		r.RemoteAddr, got = "192.0.2.1:1", ""
+		r.RemoteAddr = "192.0.2.1:1"
+		reached.Store("")
 		w := newRecorder()
 		s.Proxy.ServeHTTP(w, r)
+		got := reached.Load().(string)
 		if got == "" {
 			return // refused, denied or of ours
 		}
