@@ -45,8 +45,8 @@ mutants: ## Break one defence after the other in a copy of the source, and see t
 	go test -tags=mutants -count=1 -timeout=60m -v ./cmd/postern/attack
 
 # Never from the cache: Go does not see that a file outside the module has changed.
-deploy-check: ## Render and judge what is in deploy/kubernetes, deploy/helm and deploy/grafana; nothing is deployed.
-	.ci/install test
+deploy-check: ## Render, judge and partly run what is in deploy; nothing is deployed.
+	.ci/install deploy
 	cd deploy/check && go test -count=1 -timeout=10m .
 
 lint: ## Check the form of the code, go.mod, and that the generated parts are current.

@@ -57,7 +57,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := map[string]any{
 		"listen": "127.0.0.1:4180", "admin_listen": "127.0.0.1:9090", "shutdown": 20 * time.Second, "hsts": 180 * 24 * time.Hour,
-		"prefix": "/oauth2", "log": config.Log{Format: "json", Level: "info"}, "trusted": 0, "admin": true,
+		"prefix": "/oauth2", "log": config.Log{Format: "json", Level: "info", Requests: 1}, "trusted": 0, "admin": true,
 		"idle": time.Hour, "lifetime": 12 * time.Hour, "refresh": time.Minute, "persistent": true, "same_site": "lax",
 		"insecure": false, "cache": config.Cache{MaxSize: 64 << 20, MaxStale: 5 * time.Second}, "keep": time.Duration(0), "max": 1000,
 		"timeout": 10 * time.Second, "leeway": time.Minute, "alg": "RS256",

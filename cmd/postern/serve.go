@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
+
 	"postern/config"
 	"postern/proxy"
 	"postern/proxy/metrics"
@@ -242,9 +244,14 @@ func (s *servers) all() []*server {
 	return all
 }
 
-// listen opens every listener, or none. Each serves the current generation.
+// listen opens every listener, or none, and takes those that systemd has opened (socket activation): they have the names of the keys in server that
+// they stand for. Each serves the current generation.
 func listen(cfg *config.Config, all *generations, m *metrics.Metrics, log *slog.Logger) (_ *servers, err error) {
 	s := &servers{}
+	opened, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, fmt.Errorf("sockets of systemd: %w", err)
+	}
 	defer func() {
 		if err != nil {
 			for _, one := range s.all() {
@@ -254,29 +261,43 @@ func listen(cfg *config.Config, all *generations, m *metrics.Metrics, log *slog.
 			}
 		}
 	}()
+	given := func(key string) net.Listener {
+		if l := opened[key]; len(l) > 0 {
+			opened[key] = l[1:]
+			return l[0]
+		}
+		return nil
+	}
 	public := all.handler(func(g *generation) http.Handler { return g.proxy })
-	if s.public, err = open(cfg.Server.Listen, public, all.listenerTLS(func(g *generation) *tls.Config { return g.tls }), log); err != nil {
+	if s.public, err = open(given("listen"), cfg.Server.Listen, public, all.listenerTLS(func(g *generation) *tls.Config { return g.tls }), log); err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
 	s.public.limit(all, m)
 	admin := all.handler(func(g *generation) http.Handler { return g.proxy.Admin() })
-	if s.admin, err = open(cfg.Server.AdminListen, admin, all.listenerTLS(func(g *generation) *tls.Config { return g.adminTLS }), log); err != nil {
+	if s.admin, err = open(given("admin_listen"), cfg.Server.AdminListen, admin, all.listenerTLS(func(g *generation) *tls.Config { return g.adminTLS }), log); err != nil {
 		return nil, fmt.Errorf("server.admin_listen: %w", err)
 	}
 	if cfg.Server.RedirectListen != "" {
 		redirect := all.handler(func(g *generation) http.Handler { return g.redirect })
-		if s.redirect, err = open(cfg.Server.RedirectListen, redirect, nil, log); err != nil {
+		if s.redirect, err = open(given("redirect_listen"), cfg.Server.RedirectListen, redirect, nil, log); err != nil {
 			return nil, fmt.Errorf("server.redirect_listen: %w", err)
 		}
 		s.redirect.limit(all, m)
 	}
+	for name, left := range opened {
+		if len(left) > 0 { // it would take connections that nobody answers
+			return nil, fmt.Errorf("the socket %q of systemd is none that this configuration has; FileDescriptorName must be listen, admin_listen or redirect_listen, each once", name)
+		}
+	}
 	return s, nil
 }
 
-func open(address string, h http.Handler, t *tls.Config, log *slog.Logger) (*server, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, err
+// open opens a listener at address, unless l is that already.
+func open(l net.Listener, address string, h http.Handler, t *tls.Config, log *slog.Logger) (_ *server, err error) {
+	if l == nil {
+		if l, err = net.Listen("tcp", address); err != nil {
+			return nil, err
+		}
 	}
 	return &server{listener: l, http: &http.Server{
 		Handler:           h,

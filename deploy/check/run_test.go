@@ -117,7 +117,14 @@ func aclOfReadme(t *testing.T) string {
 // start runs a program until the test ends.
 func start(t *testing.T, name string, args ...string) {
 	t.Helper()
+	startWith(t, nil, name, args...)
+}
+
+// startWith is start with an environment; nil is the test's own.
+func startWith(t *testing.T, env []string, name string, args ...string) {
+	t.Helper()
 	program := exec.Command(name, args...)
+	program.Env = env
 	program.Stdout, program.Stderr = t.Output(), t.Output()
 	if err := program.Start(); err != nil {
 		t.Fatal(err)

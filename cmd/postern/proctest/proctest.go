@@ -51,6 +51,8 @@ type Options struct {
 	Dir string
 	// Env is added to PATH and an empty HOME. Nothing else is handed on.
 	Env []string
+	// Files are open in it from descriptor 3 on.
+	Files []*os.File
 	// Out and Err get the lines of its standard output and standard error; nil is the test's log.
 	Out, Err func(line string)
 }
@@ -71,6 +73,7 @@ func Start(t testing.TB, o Options, program string, args ...string) *Process {
 	p := &Process{path: program, cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Dir = o.Dir
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, o.Env...)
+	p.cmd.ExtraFiles = o.Files
 	// It does not outlive a test that is killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdout, err := p.cmd.StdoutPipe()
