@@ -98,6 +98,22 @@ func (c *Config) readFiles() *validator {
 	return v
 }
 
+// ClientCAs reads `client_ca`; nil without it.
+func (a *Admin) ClientCAs() (*x509.CertPool, error) {
+	if a.ClientCA == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(a.ClientCA)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, errors.New("client_ca holds no certificate")
+	}
+	return pool, nil
+}
+
 // folder wants a folder that can be read.
 func (v *validator) folder(path, name string) {
 	if name == "" {

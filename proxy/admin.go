@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -58,11 +61,13 @@ func (rd *readiness) run(ctx context.Context) {
 	}
 }
 
-func (rd *readiness) probe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+func (rd *readiness) probe(work context.Context) {
+	ctx, cancel := context.WithTimeout(work, storeTimeout)
 	defer cancel()
 	problem := ""
-	if err := rd.store.Ping(ctx); err != nil {
+	if err := rd.store.Ping(ctx); work.Err() != nil {
+		return // that says nothing of the store
+	} else if err != nil {
 		problem = "does not answer"
 	} else {
 		rd.storeOnce.Store(true)
@@ -146,16 +151,35 @@ func newAdmin(ready http.HandlerFunc, sessions *adminSessions, m *metrics.Metric
 	guarded.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	guarded.HandleFunc("/sessions", sessions.many)
 	guarded.HandleFunc("/sessions/{id}", sessions.one)
-	guard := adminOnly(guarded, c, sessions.audit)
+	callers, err := c.Admin.ClientCAs()
+	if err != nil {
+		return nil, fmt.Errorf("server.admin: %w", err)
+	}
+	guard := adminOnly(guarded, c, callers, sessions.audit)
 	for _, path := range []string{"/debug/pprof/", "/sessions", "/sessions/"} {
 		mux.Handle(path, guard)
 	}
 	return mux, nil
 }
 
+// signedBy tells whether the client of a TLS connection has a certificate that one of the CAs signed for clients. That it has the key was proven by
+// the handshake.
+func signedBy(cas *x509.CertPool, state *tls.ConnectionState) bool {
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return false
+	}
+	between := x509.NewCertPool()
+	for _, c := range state.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: cas, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err == nil
+}
+
 // adminOnly asks for what server.admin names, all of it, and refuses browsers: any Origin, or a Host that a page could have made resolve to us (DNS
-// rebinding). With https the certificate binds the host.
-func adminOnly(next http.Handler, c config.Server, audit *auditor) http.Handler {
+// rebinding). With https the certificate binds the host. A client's certificate is verified with each request, since its connection may be older than the
+// CAs that count now.
+func adminOnly(next http.Handler, c config.Server, callers *x509.CertPool, audit *auditor) http.Handler {
 	adminHost, _, _ := net.SplitHostPort(c.AdminListen)
 	refuse := func(w http.ResponseWriter, r *http.Request, status int, code, detail string) {
 		audit.auditOperator(r, auditAdminRefused, slog.String("reason", code), slog.String("method", brief(r.Method)), slog.String("path", brief(r.URL.Path)))
@@ -168,7 +192,7 @@ func adminOnly(next http.Handler, c config.Server, audit *auditor) http.Handler 
 			refuse(w, r, http.StatusForbidden, "not_for_browsers", "A request with an Origin, or to a host that is no address, may be a web page's. Use the address of the admin listener.")
 			return
 		}
-		if c.Admin.ClientCA != "" && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+		if callers != nil && !signedBy(callers, r.TLS) {
 			refuse(w, r, http.StatusForbidden, "client_certificate_required", "Present a certificate that a CA of server.admin.client_ca has signed.")
 			return
 		}

@@ -474,9 +474,11 @@ func (p *Proxy) learnFrom(before *Proxy) {
 	}
 }
 
+// TakeOver makes the session keys those of the process, for what Proxies before this one still do, too. Call it before the Proxy serves in their place.
+func (p *Proxy) TakeOver() { p.useKeys(p.keys, p.log) }
+
 // Run keeps providers discovered and caches true until ctx ends.
 func (p *Proxy) Run(ctx context.Context) error {
-	p.useKeys(p.keys, p.log)
 	var wg sync.WaitGroup
 	for _, pr := range p.providers {
 		wg.Go(func() { p.logExit(ctx, "provider", pr.idp.Run(ctx)) })
@@ -528,7 +530,7 @@ func (p *Proxy) Close(ctx context.Context) error {
 	for _, pr := range p.providers {
 		errs = append(errs, pr.sessions.Close(ctx))
 	}
-	p.traded.looking.Wait()
+	p.traded.close()
 	if p.proxies.Add(-1) == 0 {
 		errs = append(errs, p.revoking.close(ctx)) // at the end: the others hand tokens to it
 	}

@@ -11,8 +11,9 @@ import (
 const (
 	// bodyTimeout is how long a client may send nothing of a body that it has announced. There is no limit to how long a body takes that moves.
 	bodyTimeout = time.Minute
-	// restTimeout takes its place once HTTP/1's answer has begun: net/http reads what is left of the body, up to 256 KiB, before it lets the answer out.
+	// restTimeout takes its place once HTTP/1's answer has begun and no more than smallRest is left, which net/http reads before it lets the answer out.
 	restTimeout = 5 * time.Second
+	smallRest   = 256 << 10 // bytes
 )
 
 // clientBody is the body of a request. Whoever announces a body and then sends nothing would hold the connection, and one to the application, for
@@ -22,6 +23,7 @@ type clientBody struct {
 	control *http.ResponseController
 
 	mu    sync.Mutex    // the application's side reads in its own goroutine
+	left  int64         // bytes that are announced and not yet read; negative: nobody knows
 	pause time.Duration // that is allowed now
 	set   time.Time     // when the deadline was set last
 	ended bool          // there is none any more
@@ -32,7 +34,7 @@ func (x *exchange) watchBody() {
 	if x.r.Body == nil || x.r.Body == http.NoBody {
 		return
 	}
-	x.body = &clientBody{ReadCloser: x.r.Body, pause: bodyTimeout, control: http.NewResponseController(x.ResponseWriter)}
+	x.body = &clientBody{ReadCloser: x.r.Body, left: x.r.ContentLength, pause: bodyTimeout, control: http.NewResponseController(x.ResponseWriter)}
 	x.body.extend()
 	x.r.Body = x.body
 }
@@ -48,6 +50,11 @@ func (x *exchange) endBody() {
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.extend()
 	n, err := b.ReadCloser.Read(p)
+	if b.left > 0 {
+		b.mu.Lock()
+		b.left -= int64(n)
+		b.mu.Unlock()
+	}
 	if err != nil {
 		b.over(err)
 	}
@@ -85,14 +92,19 @@ func (b *clientBody) extend() {
 // hurry is called when HTTP/1's answer begins: it must not wait long for a client that sends nothing more.
 func (b *clientBody) hurry() {
 	b.mu.Lock()
-	b.pause, b.set = restTimeout, time.Time{}
+	small := b.left <= smallRest
+	if small {
+		b.pause, b.set = restTimeout, time.Time{}
+	}
 	b.mu.Unlock()
-	b.extend()
+	if small {
+		b.extend()
+	}
 }
 
-// letRest ends the bound for a stream of gRPC messages, which may rest before the first answer as well as after it.
+// letRest ends the bound for a stream of gRPC messages to an application that can have one: it may rest before the first answer as well as after it.
 func (x *exchange) letRest() {
-	if x.body != nil && x.r.ProtoMajor == 2 && strings.HasPrefix(x.r.Header.Get("Content-Type"), "application/grpc") {
+	if x.body != nil && x.r.ProtoMajor == 2 && x.route.upstream.speaksHTTP2() && strings.HasPrefix(x.r.Header.Get("Content-Type"), "application/grpc") {
 		x.body.release()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -56,15 +57,35 @@ func TestAnHTTP2BodyMayRestOnceTheAnswerHasBegun(t *testing.T) {
 }
 
 func TestAGRPCBodyMayRestBeforeTheAnswer(t *testing.T) {
+	for scheme, may := range map[string]bool{"h2c": true, "http": false} {
+		synctest.Test(t, func(t *testing.T) {
+			client, server := net.Pipe()
+			header := http.Header{"Content-Type": {"application/grpc+proto"}}
+			x := &exchange{ResponseWriter: deadlined{conn: server}, r: &http.Request{ProtoMajor: 2, Body: server, Header: header},
+				route: &route{upstream: &upstream{o: upstreamOptions{URLs: []*url.URL{{Scheme: scheme}}}}}}
+			x.watchBody()
+			x.letRest()
+			time.AfterFunc(10*bodyTimeout, func() { client.Close() })
+			if _, err := io.Copy(io.Discard, x.r.Body); (err == nil) != may {
+				t.Errorf("to an application by %s, a pause in a stream: %v", scheme, err)
+			}
+		})
+	}
+}
+
+func TestALargeUploadGoesOnBesideItsAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
-		header := http.Header{"Content-Type": {"application/grpc+proto"}}
-		x := &exchange{ResponseWriter: deadlined{conn: server}, r: &http.Request{ProtoMajor: 2, Body: server, Header: header}}
+		defer client.Close()
+		x := &exchange{ResponseWriter: answered{deadlined{conn: server}}, r: &http.Request{ProtoMajor: 1, ContentLength: 1 << 20, Body: server}, now: time.Now}
 		x.watchBody()
-		x.letRest()
-		time.AfterFunc(10*bodyTimeout, func() { client.Close() })
-		if _, err := io.Copy(io.Discard, x.r.Body); err != nil {
-			t.Errorf("a pause in a stream: %v", err)
+		x.WriteHeader(http.StatusOK)
+		go func() {
+			time.Sleep(bodyTimeout / 2)
+			_, _ = client.Write([]byte("x"))
+		}()
+		if _, err := x.r.Body.Read(make([]byte, 1)); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -78,7 +99,7 @@ func TestA97_AnAnswerDoesNotWaitForTheRestOfABody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
 		defer client.Close()
-		x := &exchange{ResponseWriter: answered{deadlined{conn: server}}, r: &http.Request{ProtoMajor: 1, Body: server}}
+		x := &exchange{ResponseWriter: answered{deadlined{conn: server}}, r: &http.Request{ProtoMajor: 1, ContentLength: -1, Body: server}, now: time.Now}
 		x.watchBody()
 		began := time.Now()
 		x.WriteHeader(http.StatusOK)
@@ -102,7 +123,7 @@ func TestTheDeadlineForTheRestOfABodyEndsWithTheBody(t *testing.T) {
 		client, server := net.Pipe()
 		defer client.Close()
 		body, write := io.Pipe()
-		x := &exchange{ResponseWriter: answered{deadlined{conn: server}}, r: &http.Request{ProtoMajor: 1, Body: body}}
+		x := &exchange{ResponseWriter: answered{deadlined{conn: server}}, r: &http.Request{ProtoMajor: 1, ContentLength: -1, Body: body}, now: time.Now}
 		x.watchBody()
 		go func() { // the application's side is waiting when the answer begins
 			synctest.Wait()

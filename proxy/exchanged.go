@@ -44,6 +44,9 @@ type traded struct {
 	p       *Proxy
 	holders *otter.Cache[string, *holder]
 	looks   chan struct{} // a place for each look under way
+
+	mu      sync.Mutex
+	closed  bool // guarded by mu: nothing is looked at any more
 	looking sync.WaitGroup
 }
 
@@ -141,6 +144,12 @@ func (t *traded) changed(id string) {
 		t.drop(context.Background(), id, false)
 		return
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		<-t.looks
+		return
+	}
 	t.looking.Go(func() { // ends within lookLimit
 		defer func() { <-t.looks }()
 		ctx, cancel := context.WithTimeout(context.Background(), lookLimit)
@@ -150,6 +159,14 @@ func (t *traded) changed(id string) {
 			t.drop(ctx, id, rec.Ended != session.ReasonFrontChannel) // see Proxy.discarded
 		}
 	})
+}
+
+// close waits for the looks under way.
+func (t *traded) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.looking.Wait()
 }
 
 // drop forgets what is kept for a session, and revokes it.

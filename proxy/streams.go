@@ -76,10 +76,17 @@ func (s *streams) remove(st stream) {
 
 // tellEmpty wakes drain. The caller holds mu.
 func (s *streams) tellEmpty() {
-	select {
-	case <-s.empty:
-	default:
+	if !closed(s.empty) {
 		close(s.empty)
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -98,9 +105,10 @@ func (s *streams) has(st stream) bool {
 func (s *streams) drain(ctx context.Context) {
 	s.mu.Lock()
 	s.draining = true
-	if s.empty == nil {
+	if s.empty == nil || len(s.open) > 0 && closed(s.empty) { // it was empty before
 		s.empty = make(chan struct{})
 	}
+	empty := s.empty
 	if len(s.open) == 0 {
 		s.tellEmpty()
 	}
@@ -122,14 +130,14 @@ func (s *streams) drain(ctx context.Context) {
 		if !s.has(st) {
 			continue
 		}
-		if !s.wait(ctx, start.Add(span*time.Duration(i)/time.Duration(len(endless)))) {
+		if !wait(ctx, empty, start.Add(span*time.Duration(i)/time.Duration(len(endless)))) {
 			break
 		}
 		go st.end(goingAway)
 	}
-	if s.wait(ctx, start.Add(span)) {
+	if wait(ctx, empty, start.Add(span)) {
 		s.each(func(st stream) { st.end(goingAway) })
-		s.wait(ctx, start.Add(span+time.Hour)) // in truth until ctx ends
+		wait(ctx, empty, start.Add(span+time.Hour)) // in truth until ctx ends
 	}
 	s.each(func(st stream) { _ = st.Close() })
 }
@@ -144,13 +152,13 @@ func (s *streams) each(f func(stream)) {
 }
 
 // wait sleeps until t. It returns false at once when ctx ends or no stream is open any more.
-func (s *streams) wait(ctx context.Context, t time.Time) bool {
+func wait(ctx context.Context, empty <-chan struct{}, t time.Time) bool {
 	timer := time.NewTimer(time.Until(t))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-s.empty:
+	case <-empty:
 	case <-ctx.Done():
 	}
 	return false

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -318,6 +319,11 @@ func (l *leg) replayable() bool {
 	return false
 }
 
+// speaksHTTP2 tells whether the application may be one with streams in both directions.
+func (u *upstream) speaksHTTP2() bool {
+	return slices.ContainsFunc(u.o.URLs, func(at *url.URL) bool { return at.Scheme == "h2c" || at.Scheme == "https" })
+}
+
 // bound ends the exchange after d, unless unbound is called. The caller calls end when it is over.
 func (l *leg) bound(d time.Duration) (end func()) {
 	ctx, cancel := context.WithCancelCause(l.Context)
@@ -328,6 +334,9 @@ func (l *leg) bound(d time.Duration) (end func()) {
 		mu.Lock()
 		defer mu.Unlock()
 		if !over && l.in.ContentLength != 0 && !l.upload.over.Load() {
+			if x := exchangeOf(l.w); x != nil && x.body != nil {
+				x.body.end() // or it would move the deadline on
+			}
 			_ = http.NewResponseController(l.w).SetReadDeadline(time.Now()) // a slow upload does not hold the answer up
 		}
 	})

@@ -17,7 +17,9 @@ import (
 const (
 	maxOld     = 4                // older configurations that still have WebSockets or long requests
 	oldStreams = 30 * time.Second // over which the streams of one too many are ended
-	oldWork    = 5 * time.Minute  // for the refreshes of one that serves nobody any more
+	oldMemory  = 5 * time.Minute  // in which one that serves nobody any more writes again what a failover of Redis has lost of its ends and refreshes
+	oldWork    = 5 * time.Minute  // for its last refreshes
+	lastLines  = time.Second      // for requests that were cut at the end of the process to be logged
 )
 
 // generation is one configuration with all that serves it. It never changes: a new configuration is a new generation.
@@ -29,13 +31,14 @@ type generation struct {
 
 	requests   atomic.Int64  // under way, and one more while it is the current generation
 	idle       chan struct{} // closed when there are none, and will be none
-	endStreams func()        // the first call ends its streams in the background
+	tooMany    chan struct{} // closed by the first endStreams
+	endStreams func()        // ends its streams in the background
 	stop       func()        // ends its background work and waits for it
 }
 
 // newGeneration makes a generation that takes the place of before, which is nil at start. It works from then on, but serves nobody yet.
 func newGeneration(cfg *config.Config, env proxy.Env, before *generation) (*generation, error) {
-	g := &generation{cfg: cfg, idle: make(chan struct{})}
+	g := &generation{cfg: cfg, idle: make(chan struct{}), tooMany: make(chan struct{})}
 	g.requests.Store(1)
 	var err error
 	if g.tls, g.adminTLS, err = tlsConfigs(cfg.Server); err != nil {
@@ -53,6 +56,7 @@ func newGeneration(cfg *config.Config, env proxy.Env, before *generation) (*gene
 	running.Go(func() { _ = g.proxy.Run(work) })
 	g.stop = func() { cancel(); running.Wait() }
 	g.endStreams = sync.OnceFunc(func() {
+		close(g.tooMany)
 		go func() { // ends within the time
 			ctx, cancel := context.WithTimeout(context.Background(), oldStreams)
 			defer cancel()
@@ -124,6 +128,7 @@ func (gs *generations) handler(of func(*generation) http.Handler) http.Handler {
 
 // replace makes next the current generation. The one before ends when its last request has, and the streams of the oldest of too many are ended.
 func (gs *generations) replace(next *generation) {
+	next.proxy.TakeOver()
 	before := gs.current.Swap(next)
 	gs.mu.Lock()
 	gs.old = append(gs.old, before)
@@ -135,6 +140,7 @@ func (gs *generations) replace(next *generation) {
 	gs.closing.Go(func() {
 		select {
 		case <-before.idle:
+			gs.remember(before)
 		case <-gs.over:
 		}
 		ctx, cancel := context.WithTimeout(gs.patience, oldWork)
@@ -146,6 +152,17 @@ func (gs *generations) replace(next *generation) {
 		defer gs.mu.Unlock()
 		gs.old = slices.DeleteFunc(gs.old, func(g *generation) bool { return g == before })
 	})
+}
+
+// remember lets one that serves nobody any more work on for a while.
+func (gs *generations) remember(g *generation) {
+	timer := time.NewTimer(oldMemory)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-g.tooMany:
+	case <-gs.over:
+	}
 }
 
 // drainStreams ends the open streams of all within ctx.
@@ -162,9 +179,17 @@ func (gs *generations) drainStreams(ctx context.Context) {
 
 // close ends all, within ctx. Nobody may be served any more, nor replaced.
 func (gs *generations) close(ctx context.Context) error {
+	current := gs.current.Load()
+	current.leave()
+	timer := time.NewTimer(lastLines)
+	defer timer.Stop()
+	select {
+	case <-current.idle:
+	case <-timer.C:
+	}
 	close(gs.over)
 	defer context.AfterFunc(ctx, gs.hurry)()
-	err := gs.current.Load().close(ctx)
+	err := current.close(ctx)
 	gs.closing.Wait()
 	gs.hurry()
 	return err

@@ -154,6 +154,9 @@ func (w *logWriter) flush() {
 	n, err := w.out.Write(lines)
 	if err != nil {
 		unwritten := bytes.Count(lines[n:], []byte("\n"))
+		if w.torn && n == 0 {
+			unwritten-- // ends no line of this batch
+		}
 		w.torn = n > 0 && lines[n-1] != '\n' || n == 0 && w.torn
 		w.metrics.LogLinesDropped(unwritten)
 		w.mu.Lock()

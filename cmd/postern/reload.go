@@ -33,8 +33,9 @@ func (r *reloader) reload() {
 	seen := look(r.o.config) // before it is read: what is written meanwhile is a change at the next look
 	cfg, err := load(r.o)
 	if err == nil {
-		maps.Copy(seen, look(cfg.Files()...))
-		err = r.take(cfg, seen)
+		fixed := keepFixed(r.current().cfg, cfg)
+		maps.Copy(seen, look(cfg.Files()...)) // with the files of what stays until a restart
+		err = r.take(cfg, fixed, seen)
 	}
 	r.env.Metrics.ConfigReloaded(err == nil)
 	if err == nil {
@@ -46,7 +47,7 @@ func (r *reloader) reload() {
 	running := r.current().cfg
 	files := look(running.Files()...)
 	if !r.sameNamed(files) {
-		_ = r.take(running, files) // what is wrong there was told just now
+		_ = r.take(running, nil, files) // what is wrong there was told just now
 	}
 	maps.Copy(files, seen)
 	r.watch(files)
@@ -54,10 +55,9 @@ func (r *reloader) reload() {
 
 func (r *reloader) current() *generation { return r.all.current.Load() }
 
-// take makes cfg the configuration in use.
-func (r *reloader) take(cfg *config.Config, files contents) error {
+// take makes cfg the configuration in use; fixed needs a restart.
+func (r *reloader) take(cfg *config.Config, fixed []string, files contents) error {
 	begin, before := time.Now(), r.current()
-	fixed := keepFixed(before.cfg, cfg)
 	if redis := cfg.Session.Store.Redis; redis != nil && redis.CAFile != "" && r.taken[redis.CAFile] != files[redis.CAFile] {
 		fixed = append(fixed, "session.store.redis.ca_file") // the store has read it
 	}
@@ -147,7 +147,11 @@ func keepFixed(running, next *config.Config) (fixed []string) {
 	}
 	if slices.ContainsFunc(changes, func(path string) bool { return strings.HasPrefix(path, "session.store.") }) {
 		fixed = append(fixed, "session.store")
-		next.Session.Store, next.Session.Keys = running.Session.Store, running.Session.Keys // keys that fit the new one may not fit the old
+		next.Session.Store = running.Session.Store
+		if len(next.Session.Keys) == 0 && len(running.Session.Keys) > 0 { // the store that stays needs some
+			fixed = append(fixed, "session.keys")
+			next.Session.Keys = running.Session.Keys
+		}
 	}
 	slices.Sort(fixed)
 	return fixed

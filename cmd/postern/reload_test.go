@@ -125,6 +125,17 @@ func (p *program) reloaded(outcome string, n int) {
 	p.measures(fmt.Sprintf(`postern_config_reloads_total{outcome=%q} %d`, outcome, n))
 }
 
+// logs waits for a piece of a line: lines are written a little later.
+func (p *program) logs(want string) {
+	p.t.Helper()
+	proctest.Eventually(p.t, "the log says "+want, func() error {
+		if !strings.Contains(p.log.String(), want) {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+}
+
 func (p *program) measures(line string) {
 	p.t.Helper()
 	proctest.Eventually(p.t, "metrics say "+line, func() error {
@@ -335,9 +346,7 @@ func TestBadFileKeepsTheOldConfiguration(t *testing.T) {
 		t.Errorf("readyz strictly: %d", code)
 	}
 	for _, want := range []string{"client_idd", "server.log.level", "not taken"} {
-		if !strings.Contains(p.log.String(), want) {
-			t.Errorf("the log does not say %s", want)
-		}
+		p.logs(want)
 	}
 	for _, broken := range []string{"routes: [", "", "\x00"} {
 		p.write(broken)
@@ -356,9 +365,7 @@ func TestBadFileKeepsTheOldConfiguration(t *testing.T) {
 func TestBadRuleKeepsTheOldConfiguration(t *testing.T) {
 	p := startProgram(t, signedInOnly)
 	p.reload(strings.Replace(signedInOnly, "signed_in", `{rule: "user in"}`, 1), "failed", 1)
-	if !strings.Contains(p.log.String(), "routes[0].access.rule") {
-		t.Error("the log does not name the rule")
-	}
+	p.logs("routes[0].access.rule")
 }
 
 // What cannot change while Postern runs is named, and the rest is taken all the same.
@@ -367,12 +374,8 @@ func TestWhatNeedsARestartIsNamed(t *testing.T) {
 	text := strings.NewReplacer(`"LISTEN"`, `"127.0.0.1:1"`, "level: info", "level: debug, format: text", "server: {", "server: {audit: {stdout: true}, ").Replace(signedInOnly)
 	text = strings.Replace(text, "  - {access", "  - {path: /open, access: public, upstream: \"APP\"}\n  - {access", 1)
 	p.reload(text, "ok", 1)
-	if !strings.Contains(p.log.String(), `"msg":"needs a restart: server.audit, server.listen, server.log.format"`) {
-		t.Error("the log does not name it")
-	}
-	if !strings.Contains(p.log.String(), `"changed":["server.log.level","routes (1 added, 0 changed, 0 removed)"]`) {
-		t.Error("the log does not say what changed")
-	}
+	p.logs(`"msg":"needs a restart: server.audit, server.listen, server.log.format"`)
+	p.logs(`"changed":["server.log.level","routes (1 added, 0 changed, 0 removed)"]`)
 	if got := p.ask(p.person(), "/x"); got != "first /x" {
 		t.Errorf("where it listened before: %s", got)
 	}
@@ -384,9 +387,7 @@ func TestWhatNeedsARestartIsNamed(t *testing.T) {
 func TestLogLevelChangesAtOnce(t *testing.T) {
 	p := startProgram(t, strings.Replace(signedInOnly, "level: info", "level: error", 1))
 	p.reload(signedInOnly, "ok", 1)
-	if !strings.Contains(p.log.String(), `"changed":["server.log.level"]`) {
-		t.Error("nothing is logged at info")
-	}
+	p.logs(`"changed":["server.log.level"]`)
 }
 
 func TestSignalWithoutAChangeChangesNothing(t *testing.T) {
@@ -395,8 +396,14 @@ func TestSignalWithoutAChangeChangesNothing(t *testing.T) {
 	p.ask(alice, "/")
 	p.reload(signedInOnly, "ok", 1)
 	p.reload(signedInOnly+"# a remark\n", "ok", 2)
-	if n := strings.Count(p.log.String(), "configuration read again: nothing has changed"); n != 2 || strings.Contains(p.log.String(), "configuration taken") {
-		t.Errorf("%d times nothing has changed", n)
+	proctest.Eventually(t, "the log says twice that nothing has changed", func() error {
+		if n := strings.Count(p.log.String(), "configuration read again: nothing has changed"); n != 2 {
+			return fmt.Errorf("%d times", n)
+		}
+		return nil
+	})
+	if strings.Contains(p.log.String(), "configuration taken") {
+		t.Error("something was taken")
 	}
 	if got := p.ask(alice, "/x"); got != "first /x" {
 		t.Errorf("afterwards: %s", got)
@@ -483,8 +490,9 @@ func TestRotatedSecretIsUsed(t *testing.T) {
 	if got := p.ask(p.person(), "/x"); got != "first /x" {
 		t.Errorf("with the new secret: %s", got)
 	}
-	if log := p.log.String(); strings.Contains(log, "second-secret") || !strings.Contains(log, `"changed":["files that it names"]`) {
-		t.Error("the log shows the secret, or not what changed")
+	p.logs(`"changed":["files that it names"]`)
+	if strings.Contains(p.log.String(), "second-secret") {
+		t.Error("the log shows the secret")
 	}
 	// A file that is gone is no configuration.
 	if err := os.Remove(secret); err != nil {

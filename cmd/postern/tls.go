@@ -2,10 +2,7 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"os"
 
 	"postern/config"
 )
@@ -42,13 +39,8 @@ func newAdminTLS(s config.Server) (*tls.Config, error) {
 	if t == nil || err != nil || s.Admin.ClientCA == "" {
 		return t, err
 	}
-	data, err := os.ReadFile(s.Admin.ClientCA)
-	if err != nil {
+	if t.ClientCAs, err = s.Admin.ClientCAs(); err != nil {
 		return nil, err
-	}
-	t.ClientCAs = x509.NewCertPool()
-	if !t.ClientCAs.AppendCertsFromPEM(data) {
-		return nil, errors.New("client_ca holds no certificate")
 	}
 	t.ClientAuth = tls.VerifyClientCertIfGiven
 	t.SessionTicketsDisabled = true // a resumed session would be one that an earlier CA let in

@@ -191,6 +191,7 @@ func (s *Stack) use(cfg *config.Config, env proxy.Env) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	p.TakeOver()
 	go func() { defer close(done); _ = p.Run(ctx) }()
 	s.running = append(s.running, running{p, func() { cancel(); <-done }})
 	env.Before = p
