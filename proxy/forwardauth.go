@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -50,6 +51,10 @@ func (p *Proxy) forwardAuth(x *exchange) {
 	}
 	if err := p.takeAsked(x); err != nil {
 		p.refuse(x, http.StatusForbidden, "bad_auth_request", err)
+		return
+	}
+	if name := disguised(x.r.Header, p.ownHeaders); name != "" { // the proxy that asks overwrites and removes names by their usual spelling alone
+		p.refuse(x, http.StatusForbidden, "bad_auth_request", fmt.Errorf("applications may read the client's header %q as one that tells who asks", name))
 		return
 	}
 	if !p.readTarget(x) || !p.findHost(x) {

@@ -239,6 +239,33 @@ func TestA107_MalformedQuestionsAreDenied(t *testing.T) {
 	}
 }
 
+// A54: a proxy that overwrites X-Forwarded-User lets X_Forwarded_User pass, and CGI and WSGI read both alike. So nobody who sends that is let in, not even
+// to public routes.
+func TestA54_DisguisedIdentityIsDeniedToProxiesThatAsk(t *testing.T) {
+	for _, dialect := range dialects {
+		s := proxytest.New(t, proxytest.Options{Config: strings.Replace(asking, "DIALECT", dialect, 1)})
+		for name, want := range map[string]int{"X_Forwarded_User": 403, "X-Forwarded.Email": 403, "X_AUTH_REQUEST_USER": 403, "X_Unrelated": 200, "X-Forwarded-User": 200} {
+			method, target, header := question(dialect, "GET", "/public", strings.TrimPrefix(s.URL, "http://"))
+			r, err := http.NewRequestWithContext(t.Context(), method, s.URL+target, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n, v := range header {
+				r.Header.Set(n, v)
+			}
+			r.Header[name] = []string{"admin"}
+			res, err := http.DefaultTransport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != want {
+				t.Errorf("%s asks about a request with %s: %d, want %d", dialect, name, res.StatusCode, want)
+			}
+		}
+	}
+}
+
 // Only the headers of its own dialect decide: what a client adds from another changes nothing.
 func TestA107_HeadersOfOtherDialectsDecideNothing(t *testing.T) {
 	for _, dialect := range dialects {

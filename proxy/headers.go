@@ -32,6 +32,17 @@ func stripIdentity(h http.Header, extra []string) {
 	}
 }
 
+// disguised is the name of a header that [stripIdentity] would remove and that is not spelled with letters, digits and hyphens; empty where there is none.
+func disguised(h http.Header, extra []string) string {
+	for name := range h {
+		odd := strings.ContainsFunc(name, func(c rune) bool { return c != '-' && !(c < utf8.RuneSelf && isAlphanumeric(byte(c))) })
+		if odd && (claims(name) || namedIn(name, extra)) {
+			return name
+		}
+	}
+	return ""
+}
+
 // longestClaim bounds the letters and digits that tell whether a name is a claim. It is the longest case below.
 const longestClaim = 32
 
