@@ -49,9 +49,9 @@ var mutants = []mutant{
 	{"A145", "applications clear all cookies of the site", "proxy", `filterClearSiteData(h)
 `, `_ = filterClearSiteData
 `},
-	{"A150", "certificates of applications are not verified", "proxy", `MinVersion: tls.VersionTLS12}`, `MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}`},
+	{"A150", "certificates of applications are not verified", "proxy", `config.MinVersion = tls.VersionTLS12`, `config.MinVersion, config.InsecureSkipVerify = tls.VersionTLS12, true`},
 	{"A191", "a header may take minutes", "cmd/postern", `ReadHeaderTimeout: readHeaderTimeout,`, `ReadHeaderTimeout: 30 * readHeaderTimeout,`},
-	{"A191", "connections of one client are not counted", "cmd/postern", `if l.open[client] >= l.limit {`, `if l.limit == 0 {`},
+	{"A191", "connections of one client are not counted", "cmd/postern", `if l.open[client] >= limit {`, `if limit == 0 {`},
 	{"A2", "a callback works again", "proxy", `if f := generation[id]; f != nil {`, `if f := generation[id]; f != nil && id == "" {`},
 	{"A4", "attempts of another client are taken", "proxy", `pr.name + "\x00" + pr.clientID + "\x00" + origin`, `pr.name + "\x00" + origin`},
 	{"A5", "the session of before lives on", "proxy", `old, _ := pr.sessions.Load(ctx, x.r.Header)`, `old, _ := pr.sessions.Load(ctx, nil)`},
