@@ -260,6 +260,13 @@ func TestDoctorFindsPlantedMistakes(t *testing.T) {
 			w.t.Cleanup(other.Close)
 			w.settings["PUBLIC"] = other.URL
 		}, "public.reach", doctor.Fail, "server.public_url: write the origin that browsers use"},
+		{"a stranger's answer that looks like Postern's", func(w *ward) {
+			other := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(rw, `{"code":"sign_in_required","login_url":"http://[::1"}`)
+			}))
+			w.t.Cleanup(other.Close)
+			w.settings["PUBLIC"] = other.URL
+		}, "public.reach", doctor.Fail, "server.public_url: write the origin that browsers use"},
 		{"public_url is redirected", func(w *ward) {
 			other := httptest.NewServer(http.RedirectHandler("https://wiki.example.com/", http.StatusMovedPermanently))
 			w.t.Cleanup(other.Close)
@@ -273,6 +280,19 @@ func TestDoctorFindsPlantedMistakes(t *testing.T) {
 			w.settings["TRUSTED"] = "127.0.0.1"
 			front(w, "127.0.0.1", time.Hour, forwardedBy("http"))
 		}, "public.forwarded", doctor.Fail, "X-Forwarded-Proto: https"},
+		{"the proxy before Postern does not say https", func(w *ward) {
+			w.settings["TRUSTED"] = "127.0.0.1"
+			front(w, "127.0.0.1", time.Hour, func(h http.Header, _ string) { h.Set("X-Forwarded-For", "203.0.113.7") })
+		}, "public.forwarded", doctor.Fail, "Let it send X-Forwarded-Proto: https"},
+		{"an application of which nothing comes after the header", func(w *ward) {
+			app := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				rw.WriteHeader(http.StatusOK)
+				_ = http.NewResponseController(rw).Flush()
+				<-r.Context().Done()
+			}))
+			w.t.Cleanup(app.Close)
+			w.settings["UPSTREAM"] = app.URL
+		}, "upstream", doctor.Pass, ""},
 		{"the proxy before Postern says nothing of browsers", func(w *ward) { front(w, "127.0.0.1", time.Hour, nil) },
 			"public.forwarded", doctor.Warn, "X-Forwarded-Proto"},
 	} {

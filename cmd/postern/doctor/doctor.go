@@ -9,6 +9,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"net/http"
 	"time"
@@ -82,7 +83,7 @@ func Examine(ctx context.Context, o Options) iter.Seq[Finding] {
 		for _, p := range o.probes() {
 			done := make(chan []Finding, 1)
 			waiting = append(waiting, done)
-			go func() { done <- p(ctx) }() // ends within its limits, or with ctx
+			go func() { done <- p.findings(ctx) }() // ends within its limits, or with ctx
 		}
 		for _, done := range waiting {
 			for _, f := range <-done {
@@ -92,6 +93,19 @@ func Examine(ctx context.Context, o Options) iter.Seq[Finding] {
 			}
 		}
 	}
+}
+
+// findings are the probe's. A mistake of its own that it breaks off at becomes one, so that the others are told all the same.
+func (p probe) findings(ctx context.Context) (found []Finding) {
+	defer func() {
+		if broke := recover(); broke != nil {
+			found = []Finding{{
+				"doctor", "", Fail, fmt.Sprintf("a probe broke off (%T): what it had found is missing here", broke), // its text may hold what others wrote
+				"This is a mistake of Postern's own: report it, with the other findings",
+			}}
+		}
+	}()
+	return p(ctx)
 }
 
 // probes are in the order in which findings are told.

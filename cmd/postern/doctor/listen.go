@@ -54,24 +54,31 @@ func (h *house) listeners(ctx context.Context) []Finding {
 // listener finds out whether Postern could listen at the list's subject.
 func (l *list) listener(ctx context.Context, check, key string, running bool) (free bool) {
 	on, err := (&net.ListenConfig{}).Listen(ctx, "tcp", l.subject)
+	if err != nil {
+		l.notFree(check, key, err, running)
+		return false
+	}
+	_ = on.Close()
+	l.pass(check, "is free")
+	return true
+}
+
+// notFree tells why one cannot listen at the list's subject. Ports below 1024 may be Postern's all the same: this user is not all that it has.
+func (l *list) notFree(check, key string, err error, running bool) {
 	switch {
-	case err == nil:
-		_ = on.Close()
-		l.pass(check, "is free")
-		return true
-	case errors.Is(err, syscall.EADDRINUSE) && running:
+	case running && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES)):
 		l.pass(check, "is taken, by the Postern that runs here")
 	case errors.Is(err, syscall.EADDRINUSE):
 		_, port, _ := net.SplitHostPort(l.subject)
 		l.fail(check, "is in use by another program", fmt.Sprintf("%s: write another address, or stop that program (`ss -ltnp 'sport = :%s'` names it)", key, port))
 	case errors.Is(err, syscall.EACCES):
-		l.fail(check, "this user may not listen there", key+": write a port from 1024 on, or give Postern the capability CAP_NET_BIND_SERVICE")
+		l.warn(check, "this user may not listen there: whether Postern may is not seen",
+			key+": write a port from 1024 on, let systemd open it (postern.socket), or give Postern the capability CAP_NET_BIND_SERVICE")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		l.fail(check, "is no address of this machine", key+": write one of this machine, or 0.0.0.0 for all")
 	default:
 		l.fail(check, err.Error(), key+": write an address of this machine, with a port")
 	}
-	return false
 }
 
 // isPublic tells whether others than this machine reach an address.

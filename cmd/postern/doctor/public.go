@@ -33,18 +33,18 @@ func (h *house) public(ctx context.Context) []Finding {
 		defer stand.close()
 	}
 	origins := h.o.origins(needsSignIn)
-	found := make([]list, len(origins))
+	found := make([][]Finding, len(origins))
 	var asking sync.WaitGroup
 	for i, origin := range origins {
-		found[i].subject = origin.String()
-		asking.Go(func() { h.o.origin(ctx, &found[i], origin, stand) })
+		ask := probe(func(ctx context.Context) []Finding {
+			l := list{subject: origin.String()}
+			h.o.origin(ctx, &l, origin, stand)
+			return l.all
+		})
+		asking.Go(func() { found[i] = ask.findings(ctx) })
 	}
 	asking.Wait()
-	var all []Finding
-	for _, l := range found {
-		all = append(all, l.all...)
-	}
-	return all
+	return slices.Concat(found...)
 }
 
 // origin looks at one origin.
@@ -69,7 +69,7 @@ func (o Options) origin(ctx context.Context, l *list, origin *url.URL, stand *st
 	case r != nil && string(got.body) == token:
 		l.pass("public.reach", "leads to this machine's server.listen (Postern does not run: the doctor stood in for it)")
 		o.forwarded(l, origin, r)
-	case p.Code == "sign_in_required" && p.LoginURL != "":
+	case p.signsInAt() != nil:
 		o.running(ctx, l, origin, p, token, transport)
 	default:
 		o.stranger(l, origin, got, p)
@@ -83,6 +83,15 @@ type problem struct {
 	Code      string `json:"code"`
 	LoginURL  string `json:"login_url"`
 	RequestID string `json:"request_id"`
+}
+
+// signsInAt is where a Postern that wants a sign-in has it; nil: this is no answer of one. Whatever answers there may have written it.
+func (p problem) signsInAt() *url.URL {
+	at, err := url.Parse(p.LoginURL)
+	if err != nil || p.Code != "sign_in_required" || at.Host == "" {
+		return nil
+	}
+	return at
 }
 
 // originWhere are the keys that name an origin.
@@ -131,7 +140,7 @@ func server(got answer) string {
 
 // running looks at a Postern that answers: whether it is the one of this configuration, and what browsers get of its cookies.
 func (o Options) running(ctx context.Context, l *list, origin *url.URL, p problem, token string, transport *http.Transport) {
-	if at, err := url.Parse(p.LoginURL); err != nil || at.Scheme != origin.Scheme || at.Host != origin.Host {
+	if at := p.signsInAt(); at.Scheme != origin.Scheme || at.Host != origin.Host {
 		l.fail("public.reach", "a Postern answers that takes itself for "+at.Scheme+"://"+at.Host, "server.public_url: write "+origin.String()+" where it runs, and start it again")
 		return
 	}

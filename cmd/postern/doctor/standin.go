@@ -91,8 +91,12 @@ func (s *standIn) close() {
 // forwarded looks at what a proxy before Postern made of a request: what it says of the browser, and whether Postern will believe that.
 func (o Options) forwarded(l *list, origin *url.URL, r *http.Request) {
 	h := r.Header
-	proto, host, client := h.Get("X-Forwarded-Proto"), h.Get("X-Forwarded-Host"), h.Get("X-Forwarded-For")
-	says := proto != "" || host != "" || client != "" || h.Get("Forwarded") != ""
+	proto, host, client := last(h, "X-Forwarded-Proto"), last(h, "X-Forwarded-Host"), last(h, "X-Forwarded-For")
+	older := proto != "" || host != "" || client != "" || last(h, "X-Forwarded-Port") != "" // where one of these is there, Forwarded is not believed
+	if standard := strings.ToLower(strings.ReplaceAll(strings.Join(h["Forwarded"], ","), `"`, "")); !older && strings.Contains(standard, "proto=https") {
+		proto = "https"
+	}
+	says := older || len(h["Forwarded"]) > 0
 	if !says && (origin.Scheme == "http" || r.TLS != nil) {
 		l.pass("public.forwarded", "no proxy stands before Postern")
 		return
@@ -112,14 +116,16 @@ func (o Options) forwarded(l *list, origin *url.URL, r *http.Request) {
 			"Let it send X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host, and write "+mend)
 	case !trusted:
 		l.warn(check, "what the proxy at "+who.String()+" says of browsers (X-Forwarded-*) is not believed", mend)
-	case proto != "" && !strings.EqualFold(last(proto), origin.Scheme):
-		l.fail(check, "the proxy says that browsers use "+last(proto)+", and not "+origin.Scheme, "Let it send X-Forwarded-Proto: "+origin.Scheme+"; where two stand in a row, the second must keep the first one's")
-	case h.Get("Forwarded") == "" && client == "":
+	case proto == "" && origin.Scheme == "https" && r.TLS == nil:
+		l.fail(check, "the proxy at "+who.String()+" does not say https: Postern and applications take it for plain http", "Let it send X-Forwarded-Proto: https")
+	case proto != "" && !strings.EqualFold(proto, origin.Scheme):
+		l.fail(check, "the proxy says that browsers use "+proto+", and not "+origin.Scheme, "Let it send X-Forwarded-Proto: "+origin.Scheme+"; where two stand in a row, the second must keep the first one's")
+	case client == "" && (older || len(h["Forwarded"]) == 0):
 		l.warn(check, "the proxy does not tell the browser's address", "Let it send X-Forwarded-For")
 	default:
 		l.pass(check, "the proxy at "+who.String()+" says who asks, and is believed")
 	}
-	if name, _, _ := strings.Cut(seen, ":"); !strings.EqualFold(name, origin.Hostname()) {
+	if name := (&url.URL{Host: seen}).Hostname(); !strings.EqualFold(name, origin.Hostname()) {
 		const mend = "Let the proxy pass the browser's Host on (nginx: proxy_set_header Host $host), or send X-Forwarded-Host and be in server.trusted_proxies"
 		if o.Config.Server.PublicURL == nil {
 			l.fail("public.host", "Postern is asked for the host "+name+", which no route has", mend)
@@ -139,7 +145,8 @@ func (o Options) trusts(a netip.Addr) bool {
 	return false
 }
 
-// last is the last of a list: what the proxy itself wrote.
-func last(values string) string {
+// last is the last of a header's list: what the proxy itself wrote.
+func last(h http.Header, name string) string {
+	values := strings.Join(h[name], ",")
 	return strings.TrimSpace(values[strings.LastIndexByte(values, ',')+1:])
 }

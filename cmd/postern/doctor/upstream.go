@@ -56,12 +56,13 @@ func (o Options) application(ctx context.Context, a application) []Finding {
 		return l.all
 	}
 	defer transport.CloseIdleConnections()
-	resp, err := fetch(ctx, transport, address, nil)
+	resp, err := ask(ctx, transport, address, nil)
 	if err != nil {
 		found, mend := w.trouble(err)
 		l.fail("upstream", found, mend)
 		return l.all
 	}
+	_ = resp.Body.Close() // unread: it may be a stream that never ends
 	if resp.TLS != nil {
 		l.certificate("upstream.tls", o.Now(), resp.TLS.PeerCertificates[0].NotAfter, "Renew the certificate of the application")
 	}
@@ -123,21 +124,26 @@ type answer struct {
 	body []byte
 }
 
-// fetch makes one GET request and follows nothing.
-func fetch(ctx context.Context, t *http.Transport, address string, header http.Header) (answer, error) {
+// ask makes one GET request and follows nothing. The body is the caller's to close.
+func ask(ctx context.Context, t *http.Transport, address string, header http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	if header != nil {
 		req.Header = header
 	}
 	req.Header.Set("User-Agent", "postern doctor")
-	resp, err := t.RoundTrip(req)
+	return t.RoundTrip(req)
+}
+
+// fetch asks and reads what comes: a body that breaks off is judged by its beginning.
+func fetch(ctx context.Context, t *http.Transport, address string, header http.Header) (answer, error) {
+	resp, err := ask(ctx, t, address, header)
 	if err != nil {
 		return answer{}, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRead))
-	return answer{resp, body}, err
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxRead))
+	return answer{resp, body}, nil
 }
