@@ -159,11 +159,17 @@ func (c *Condition) tryCommands(ctx context.Context, s *Store, n *node, nobody s
 
 // tryChannel subscribes to the notices, as Watch does.
 func (c *Condition) tryChannel(ctx context.Context, s *Store, n *node) {
+	channels := []string{s.channel()}
+	if s.cluster {
+		channels = append(channels, s.beats())
+	}
 	sub := n.client.Subscribe(ctx)
 	defer sub.Close()
-	err := sub.Subscribe(ctx, s.channel())
-	if err == nil {
-		_, err = sub.ReceiveTimeout(ctx, max(s.timeout, minDial))
+	err := sub.Subscribe(ctx, channels...)
+	for range channels {
+		if err == nil {
+			_, err = sub.ReceiveTimeout(ctx, max(s.timeout, minDial))
+		}
 	}
 	c.note("subscribe", err)
 }

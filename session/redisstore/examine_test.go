@@ -76,6 +76,32 @@ func TestExamineLooksAtEachMasterOfACluster(t *testing.T) {
 	}
 }
 
+// In a cluster Watch hears itself on a channel of its own, which the user must be allowed too.
+func TestExamineTriesEveryChannelOfACluster(t *testing.T) {
+	cluster := redistest.StartCluster(t, redistest.ClusterOptions{})
+	for pattern, forbidden := range map[string]bool{"&p:n": true, "&p:n*": false} {
+		for _, server := range cluster.Nodes {
+			if err := server.Client().Do(t.Context(), "ACL", "SETUSER", "postern", "reset", "on", ">pw", "~p:*", pattern, "+@all").Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := New(Options{Cluster: cluster.Addresses(), User: "postern", Password: func() (string, error) { return "pw", nil }, KeyPrefix: "p:", Timeout: 5 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		found, err := s.Examine(t.Context())
+		if err != nil || len(found) != 3 {
+			t.Fatalf("%+v, %v", found, err)
+		}
+		for _, c := range found {
+			if c.Err != nil || len(c.Odd) > 0 || slices.Contains(c.Forbidden, "channels") != forbidden {
+				t.Errorf("%s: %+v", pattern, c)
+			}
+		}
+	}
+}
+
 // examined is what Examine says of one server.
 func examined(t *testing.T, o Options) Condition {
 	t.Helper()

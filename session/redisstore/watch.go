@@ -100,7 +100,7 @@ func (s *Store) subscribe(ctx context.Context, changed func(key string), gap fun
 	}
 	channels := []string{s.channel()}
 	if s.cluster {
-		w.beats = s.channel() + ":" + rand.Text()
+		w.beats = s.beats()
 		channels = append(channels, w.beats)
 	}
 
@@ -143,6 +143,9 @@ func (s *Store) subscribe(ctx context.Context, changed func(key string), gap fun
 		}
 	}
 }
+
+// beats is a channel of one's own, to hear what oneself says in a cluster.
+func (s *Store) beats() string { return s.channel() + ":" + rand.Text() }
 
 // subscription is one connection with notices.
 type subscription struct {
