@@ -252,10 +252,17 @@ func TestAlertsFireForTheirTrouble(t *testing.T) {
 		"PosternLogLinesDropped":        `postern_log_lines_dropped_total{job="postern",instance="b"} 0+1x60`,
 		"PosternFilesRunningOut":        `process_open_fds{job="postern",instance="b"} 900x60` + "\n  " + `process_max_fds{job="postern",instance="b"} 1000x60`,
 	}
+	upright, _, _ := strings.Cut(strings.TrimSpace(well), "\n")
 	quiet := loaded(t, well)
 	for _, rule := range alertRules(t) {
 		if firing(t, quiet, rule.Expr) {
 			t.Errorf("%s fires where all is well", rule.Alert)
+		}
+		if rule.Alert == "PosternGone" { // its trouble is that something is not there
+			if !firing(t, loaded(t, strings.Replace(well, upright, "", 1)), rule.Expr) {
+				t.Errorf("%s does not fire without %s", rule.Alert, upright)
+			}
+			continue
 		}
 		if trouble[rule.Alert] == "" {
 			t.Errorf("%s has no trouble to fire for here", rule.Alert)

@@ -179,6 +179,36 @@ func TestProbesSpeakHTTPSWhereTheAdminListenerDoes(t *testing.T) {
 	}
 }
 
+// What names a secret, but holds none, may stand in the configuration.
+func TestVariablesAreNoSecrets(t *testing.T) {
+	for _, text := range []string{
+		"session: {store: {redis: {url: 'rediss://postern:${PASSWORD}@redis:6379/0'}}}",
+		"session: {store: {redis: {url: 'redis://redis:6379/0', password: '${PASSWORD}'}}}",
+		"session: {store: {redis: {url: 'redis://postern@[::1]:6379/0'}}}",
+		"session: {store: {redis: {url: '${REDIS}'}}}",
+		"providers: {corp: {token_params: {api_key: '${API_KEY}'}, client_secret: {file: x}}, other: }",
+	} {
+		config := "server: {listen: ':4180', admin_listen: ':9090'}\n" + text
+		if _, err := render(t, values(t, "gateway", yamlText(t, map[string]any{"config": config}))); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// The alerts know Postern by the job, and the operator must know how the admin listener's TLS is spoken.
+func TestServiceMonitorIsWhatTheAlertsAndTLSNeed(t *testing.T) {
+	rendered := install(t, values(t, "gateway", `{nameOverride: door, serviceMonitor: {tlsConfig: {serverName: postern, ca: {secret: {name: ca, key: ca.pem}}}}}`))
+	endpoint := all[*monitoringv1.ServiceMonitor](rendered)[0].Spec.Endpoints[0]
+	if c := endpoint.TLSConfig; c == nil || c.ServerName == nil || *c.ServerName != "postern" || c.CA.Secret == nil || c.CA.Secret.Key != "ca.pem" {
+		t.Errorf("TLS is spoken as %s", asJSON(t, c))
+	}
+	if !slices.ContainsFunc(endpoint.RelabelConfigs, func(r monitoringv1.RelabelConfig) bool {
+		return r.TargetLabel == "job" && r.Replacement != nil && *r.Replacement == "postern" && r.Action == "" && len(r.SourceLabels) == 0
+	}) {
+		t.Error("the job is not postern")
+	}
+}
+
 func TestWhatIsTurnedOffIsAbsent(t *testing.T) {
 	rendered := install(t, values(t, "gateway", `{networkPolicy: {enabled: false}, podDisruptionBudget: {enabled: false}, autoscaling: {enabled: false},
 		httpRoute: {enabled: false}, serviceMonitor: {enabled: false}, prometheusRule: {enabled: false}, dashboard: {enabled: false}, serviceAccount: {create: false}}`))
@@ -255,6 +285,12 @@ func TestBadValuesAreRefused(t *testing.T) {
 		"an admin token":                 {"gateway", config("server: {listen: ':1', admin_listen: ':2', admin: {token: hunter2}}"), "server.admin.token"},
 		"a password":                     {"gateway", config(listen + "session: {store: {redis: {password: hunter2}}}"), "session.store.redis.password"},
 		"a password of the sentinels":    {"gateway", config(listen + "session: {store: {redis: {sentinel: {password: hunter2}}}}"), "sentinel.password"},
+		"a password of digits":           {"gateway", config(listen + "session: {store: {redis: {password: 12345}}}"), "session.store.redis.password"},
+		"a password in Redis' URL":       {"gateway", config(listen + "session: {store: {redis: {url: 'rediss://postern:hunter2@redis:6379/0'}}}"), "session.store.redis.url"},
+		"one without a user":             {"gateway", config(listen + "session: {store: {redis: {url: 'redis://:hunter2@redis'}}}"), "session.store.redis.url"},
+		"one with signs of a URL":        {"gateway", config(listen + "session: {store: {redis: {url: 'redis://postern:/@:${X}hunter2@redis'}}}"), "session.store.redis.url"},
+		"a parameter of token requests":  {"gateway", config(listen + "providers: {corp: {token_params: {a: '${A}', api_key: hunter2}}}"), "providers.corp.token_params.api_key"},
+		"one of digits":                  {"gateway", config(listen + "providers: {corp: {token_params: {pin: 4711}}}"), "providers.corp.token_params.pin"},
 		"a secret beside a variable":     {"gateway", config(listen + "providers: {corp: {client_secret: 'hunter2${X}'}}"), "providers.corp.client_secret"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -330,7 +330,7 @@ func referencesExist(t *testing.T, objects []metav1.Object) {
 	for _, m := range all[*monitoringv1.ServiceMonitor](objects) {
 		if !slices.ContainsFunc(all[*corev1.Service](objects), func(s *corev1.Service) bool {
 			return labels.SelectorFromSet(m.Spec.Selector.MatchLabels).Matches(labels.Set(s.Labels)) &&
-				s.Labels[m.Spec.JobLabel] != "" && s.Spec.Ports[0].Name == m.Spec.Endpoints[0].Port
+				s.Spec.Ports[0].Name == m.Spec.Endpoints[0].Port
 		}) {
 			t.Errorf("ServiceMonitor %s finds nothing", m.Name)
 		}

@@ -90,6 +90,16 @@ stopping: {{ add (include "postern.seconds" ($server.drain_delay | default "0s")
 {{- end -}}
 {{- end -}}
 
+{{/* Something where a value is written as it is, whatever type YAML gives it, and not as ${NAME}. */}}
+{{- define "postern.isPlain" -}}
+{{- if not (or (kindIs "map" .value) (kindIs "invalid" .value)) -}}
+{{- $text := toString .value -}}
+{{- if and $text (not (regexMatch "^\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}$" $text)) -}}
+yes
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A ConfigMap can be read by far more people and programs than a Secret. */}}
 {{- define "postern.refuseSecrets" -}}
 {{- $config := fromYaml .Values.config -}}
@@ -97,6 +107,7 @@ stopping: {{ add (include "postern.seconds" ($server.drain_delay | default "0s")
 {{- $session := $config.session | default dict -}}
 {{- $redis := ($session.store | default dict).redis | default dict -}}
 {{- $secrets := dict "server.admin.token" ($server.admin | default dict).token "session.store.redis.password" $redis.password -}}
+{{- $texts := dict -}}{{/* those that can be in no file */}}
 {{- $_ := set $secrets "session.store.redis.sentinel.password" ($redis.sentinel | default dict).password -}}
 {{- range $i, $key := $session.keys -}}
 {{- $_ := set $secrets (printf "session.keys[%d]" $i) $key -}}
@@ -105,13 +116,25 @@ stopping: {{ add (include "postern.seconds" ($server.drain_delay | default "0s")
 {{- $_ := set $secrets (printf "server.assertion_keys[%d]" $i) $key -}}
 {{- end -}}
 {{- range $name, $provider := $config.providers -}}
+{{- $provider := $provider | default dict -}}
 {{- range $key := list "client_secret" "client_key" -}}
 {{- $_ := set $secrets (printf "providers.%s.%s" $name $key) (get $provider $key) -}}
 {{- end -}}
+{{- range $key, $value := $provider.token_params -}}
+{{- $_ := set $texts (printf "providers.%s.token_params.%s" $name $key) $value -}}
 {{- end -}}
+{{- end -}}
+{{- $url := toString ($redis.url | default "") -}}
+{{- $login := regexFind "(?s)^([^:/]*:)?//[^:@/]*:.*@" $url -}}
+{{- $_ := set $texts "session.store.redis.url: a password" (regexReplaceAll "(?s)^([^:/]*:)?//[^:@/]*:(.*)@$" $login "${2}") -}}
 {{- range $name, $value := $secrets -}}
-{{- if and (kindIs "string" $value) $value (not (regexMatch "^\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}$" $value)) -}}
+{{- if include "postern.isPlain" (dict "value" $value) -}}
 {{- fail (printf "config: %s stands in it, and everyone who may read ConfigMaps could read it; write {file: /run/secrets/postern/NAME}" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $value := $texts -}}
+{{- if include "postern.isPlain" (dict "value" $value) -}}
+{{- fail (printf "config: %s stands in it, and everyone who may read ConfigMaps could read it; write ${NAME}, and NAME in env or envFrom" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
