@@ -22,7 +22,7 @@ const compose = "../compose"
 // composed is what Compose makes of the file, with every variable that README's command sets.
 func composed(t *testing.T) *types.Project {
 	t.Helper()
-	variables := types.Mapping{"POSTERN_SESSION_KEY": keygen(t), "REDIS_PASSWORD": placeholder, "CLIENT_SECRET": placeholder}
+	variables := types.Mapping{"POSTERN_SESSION_KEY": strings.TrimSpace(keygen(t)), "REDIS_PASSWORD": placeholder, "CLIENT_SECRET": placeholder}
 	readme, err := os.ReadFile(compose + "/README.md")
 	if err != nil {
 		t.Fatal(err)
