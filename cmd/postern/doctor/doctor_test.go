@@ -35,24 +35,27 @@ func TestAPortThatThisUserMayNotOpen(t *testing.T) {
 
 // What a trusted proxy sends is judged as Postern reads it.
 func TestForwardedIsReadAsPosternDoes(t *testing.T) {
-	const address = "203.0.113.7"
+	const xff, proto, host, wiki = "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "wiki.example.com"
+	address, https := []string{"203.0.113.7"}, []string{"https"}
+	pass, fail := map[string]Result{"public.forwarded": Pass}, map[string]Result{"public.forwarded": Fail}
 	for name, c := range map[string]struct {
 		origin, host string
 		header       http.Header
 		tls          bool
 		want         map[string]Result
 	}{
-		"all is said":                     {"https://wiki.example.com", "wiki.example.com", http.Header{"X-Forwarded-For": {address}, "X-Forwarded-Proto": {"https"}}, false, map[string]Result{"public.forwarded": Pass}},
-		"https is not said":               {"https://wiki.example.com", "wiki.example.com", http.Header{"X-Forwarded-For": {address}}, false, map[string]Result{"public.forwarded": Fail}},
-		"https is spoken with Postern":    {"https://wiki.example.com", "wiki.example.com", http.Header{"X-Forwarded-For": {address}}, true, map[string]Result{"public.forwarded": Pass}},
-		"plain http is meant":             {"http://wiki.example.com", "wiki.example.com", http.Header{"X-Forwarded-For": {address}}, false, map[string]Result{"public.forwarded": Pass}},
-		"Forwarded alone":                 {"https://wiki.example.com", "wiki.example.com", http.Header{"Forwarded": {`for=` + address + `;proto="https"`}}, false, map[string]Result{"public.forwarded": Pass}},
-		"Forwarded without https":         {"https://wiki.example.com", "wiki.example.com", http.Header{"Forwarded": {"for=" + address}}, false, map[string]Result{"public.forwarded": Fail}},
-		"Forwarded that is not looked at": {"https://wiki.example.com", "wiki.example.com", http.Header{"Forwarded": {"proto=https"}, "X-Forwarded-For": {address}}, false, map[string]Result{"public.forwarded": Fail}},
-		"the last of two lines":           {"https://wiki.example.com", "wiki.example.com", http.Header{"X-Forwarded-For": {address}, "X-Forwarded-Proto": {"https", "http"}}, false, map[string]Result{"public.forwarded": Fail}},
-		"a list of hosts":                 {"https://wiki.example.com", "app:8080", http.Header{"X-Forwarded-For": {address}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"inner, wiki.example.com"}}, false, map[string]Result{"public.forwarded": Pass}},
-		"another host":                    {"https://wiki.example.com", "wiki.example.com", http.Header{"X-Forwarded-For": {address}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"wiki.example.com, inner"}}, false, map[string]Result{"public.forwarded": Pass, "public.host": Fail}},
-		"an IPv6 host":                    {"https://[2001:db8::1]", "[2001:db8::1]:443", http.Header{"X-Forwarded-For": {address}, "X-Forwarded-Proto": {"https"}}, false, map[string]Result{"public.forwarded": Pass}},
+		"all is said":                     {"https://" + wiki, wiki, http.Header{xff: address, proto: https}, false, pass},
+		"https is not said":               {"https://" + wiki, wiki, http.Header{xff: address}, false, fail},
+		"https is spoken with Postern":    {"https://" + wiki, wiki, http.Header{xff: address}, true, pass},
+		"plain http is meant":             {"http://" + wiki, wiki, http.Header{xff: address}, false, pass},
+		"Forwarded alone":                 {"https://" + wiki, wiki, http.Header{"Forwarded": {`for=203.0.113.7;proto="https"`}}, false, pass},
+		"Forwarded without https":         {"https://" + wiki, wiki, http.Header{"Forwarded": {"for=203.0.113.7"}}, false, fail},
+		"Forwarded that is not looked at": {"https://" + wiki, wiki, http.Header{"Forwarded": {"proto=https"}, xff: address}, false, fail},
+		"the last of two lines":           {"https://" + wiki, wiki, http.Header{xff: address, proto: {"https", "http"}}, false, fail},
+		"a list of hosts":                 {"https://" + wiki, "app:8080", http.Header{xff: address, proto: https, host: {"inner, " + wiki}}, false, pass},
+		"another host": {"https://" + wiki, wiki, http.Header{xff: address, proto: https, host: {wiki + ", inner"}}, false,
+			map[string]Result{"public.forwarded": Pass, "public.host": Fail}},
+		"an IPv6 host": {"https://[2001:db8::1]", "[2001:db8::1]:443", http.Header{xff: address, proto: https}, false, pass},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := Options{Config: &config.Config{Server: config.Server{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}}
