@@ -74,9 +74,8 @@ sbom: build ## Write what the program consists of (CycloneDX) and the licences o
 reproducible: ## Build a commit twice, in two folders and with two caches, and compare: VERSION and the commit alone make the program.
 	.ci/reproducible
 
-check: lint deploy-check e2e attack ## Everything beside `make test` that must hold: lint, deployment files, e2e, the attacks, short chaos, some fuzzing, the demo, a static build and its licences, a quick bench.
+check: lint deploy-check e2e attack ## Everything beside `make test` that must hold: lint, deployment files, e2e, the attacks, short chaos, the demo, a static build and its licences, a quick bench.
 	$(MAKE) sbom
-	$(MAKE) fuzz FUZZTIME=10s
 	$(MAKE) chaos CHAOS=-short
 	go run ./cmd/bench --quick
 

@@ -64,6 +64,15 @@ func (k *keptRequest) readKept(r *http.Request, maxBody int64) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// keptDecoding takes texts as they came: a header or an address may hold bytes that are no UTF-8.
+var keptDecoding = func() cbor.DecMode {
+	mode, err := cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode()
+	if err != nil {
+		panic(err) // the option is a constant
+	}
+	return mode
+}()
+
 // parseKept is the reverse of readKept. The body is a part of plain.
 func parseKept(plain []byte) (*keptRequest, error) {
 	length, n := binary.Uvarint(plain)
@@ -72,7 +81,7 @@ func parseKept(plain []byte) (*keptRequest, error) {
 	}
 	rest := plain[n:]
 	var k keptRequest
-	if err := cbor.Unmarshal(rest[:length], &k); err != nil {
+	if err := keptDecoding.Unmarshal(rest[:length], &k); err != nil {
 		return nil, err
 	}
 	k.Body = rest[length:]

@@ -62,7 +62,7 @@ func (q *request) write(r *http.Request) bool {
 		case "Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer": // the request's own fields say that
 			continue
 		}
-		if !isToken(name) {
+		if !isToken(name) || reserved(name) {
 			return false
 		}
 		for _, value := range r.Header[name] {
@@ -83,6 +83,18 @@ func bodiless(r *http.Request) bool {
 		return false
 	}
 	return isToken(r.Method) && (r.Body == nil || r.Body == http.NoBody) && r.ContentLength == 0 && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0
+}
+
+// reserved tells whether a name that is none of those which write knows is one of them in another spelling.
+func reserved(name string) bool {
+	switch len(name) {
+	case 4, 6, 7, 10, 14, 17:
+		switch http.CanonicalHeaderKey(name) {
+		case "Connection", "Expect", "Upgrade", "Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer":
+			return true
+		}
+	}
+	return false
 }
 
 // field writes a line of the header, or returns false for a value with a control character, above all one that would end the line.
