@@ -51,5 +51,5 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 		t.Errorf("a cookie under a key that was dropped: %s", gone)
 	}
 	w.report(t, t.Name())
-	w.finish(before)
+	w.finish(before, 4)
 }

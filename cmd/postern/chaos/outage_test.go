@@ -92,7 +92,7 @@ func TestOutagesUnderLoad(t *testing.T) {
 				t.Errorf("%d other answers, %d of %d sessions alive at the end", bad, w.total("alive at the end"), len(l.browsers))
 			}
 			w.report(t, t.Name())
-			w.finish(before)
+			w.finish(before, 0)
 		})
 	}
 }

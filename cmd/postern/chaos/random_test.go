@@ -60,7 +60,7 @@ func chaos(t *testing.T, start shape) {
 	most, tokens := w.provider.sends()
 	t.Logf("%s\nrefresh requests %d, rotations %d, refresh tokens used %d, one sent at most %d times", w.summary(), calls, rotated, tokens, most)
 	w.report(t, how)
-	w.finish(before)
+	w.finish(before, 0)
 }
 
 // An actor is one person with one browser.

@@ -79,7 +79,7 @@ func TestOneRefreshForManyParallelRequests(t *testing.T) {
 				t.Errorf("got %d answers 200 with %d refresh requests, want %d with 1", ok, calls, want)
 			}
 			w.report(t, t.Name())
-			w.finish(before)
+			w.finish(before, 0)
 		})
 	}
 }
@@ -138,7 +138,7 @@ func TestRefreshStorm(t *testing.T) {
 		t.Errorf("%d requests failed", bad)
 	}
 	w.report(t, t.Name())
-	w.finish(before)
+	w.finish(before, 0)
 }
 
 // pause waits and reports whether ctx lasted.
