@@ -240,6 +240,8 @@ func TestDoctorFindsPlantedMistakes(t *testing.T) {
 			"files", doctor.Warn, "mode 0400"},
 		{"a secret that is not there", func(w *ward) { w.settings["KEYFILE"] = filepath.Join(w.dir, "missing") },
 			"files", doctor.Fail, "Put the secret there"},
+		{"a key that is none", func(w *ward) { w.settings["KEYFILE"] = w.write("short", "canary", 0o600) },
+			"files", doctor.Fail, "postern keygen"},
 		{"an application that is down", func(w *ward) { w.settings["UPSTREAM"] = "http://" + freePort(w.t) },
 			"upstream", doctor.Fail, "routes[0].upstream: start what should answer there"},
 		{"an application whose certificate is for another host", func(w *ward) {
@@ -310,6 +312,16 @@ func TestDoctorFindsPlantedMistakes(t *testing.T) {
 				t.Errorf("want %s %s with the mend %q:\n%s", c.check, c.want, mend, d)
 			}
 		})
+	}
+}
+
+func TestDoctorDoesNotCallKeysWellOfWhichOneCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	w := newWard(t)
+	w.settings["KEYFILE"] = w.write("short", "canary", 0o600)
+	d, _ := w.examine()
+	if f := d.finding("keys.session"); f.Check != "" {
+		t.Errorf("one key is none, and it says %+v", f)
 	}
 }
 

@@ -3,8 +3,10 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"postern/config"
+	"postern/session/seal"
 )
 
 // Problems are the findings about the file itself: all that `postern check` finds in it. It needs no Options, as there are none where the file is broken.
@@ -43,10 +45,11 @@ func findings(check, subject string, problems config.Problems) (found []Finding)
 	return found
 }
 
-// keys counts them. What is wrong with one of them Files has said.
+// keys counts them. What is wrong with one of them Files has said: then there is nothing to add.
 func (o Options) keys(context.Context) []Finding {
 	var l list
 	switch n := len(o.Config.Session.Keys); {
+	case slices.ContainsFunc(o.Config.Session.Keys, unusable):
 	case n > 0:
 		l.pass("keys.session", fmt.Sprintf("%d; the first seals, all open", n))
 	case o.Config.Session.Store.Redis != nil:
@@ -59,4 +62,14 @@ func (o Options) keys(context.Context) []Finding {
 		l.pass("keys.assertion", fmt.Sprintf("%d; the first signs, all are published", n))
 	}
 	return l.all
+}
+
+// unusable tells whether key cannot be read, or is none.
+func unusable(key config.Secret) bool {
+	s, err := key.Value()
+	if err != nil {
+		return true
+	}
+	_, err = seal.ParseKey(s)
+	return err != nil
 }
