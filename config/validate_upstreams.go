@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // upstreams checks where a route's requests go, and how.
@@ -79,6 +80,8 @@ func (v *validator) upstream(at string, u *url.URL) {
 		}
 		if p := u.EscapedPath(); p != "" && path.Clean(p) != p && path.Clean(p)+"/" != p {
 			v.err(at, "has a path that is not clean", "Write it without //, . and ..")
+		} else if strings.ContainsAny(u.Path, `\%;`) || strings.Contains(strings.ToUpper(p), "%2F") || !utf8.ValidString(u.Path) {
+			v.err(at, "has a path that servers read in different ways", "Write it without %2F, %5C, %25 and ;")
 		}
 		if u.Host == v.c.Server.Listen {
 			v.err(at, "is Postern's own address", "Name the application's")

@@ -82,7 +82,7 @@ func (a *appToken) start(ctx context.Context, fetch func(ctx context.Context) (s
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.limit)
 	go func() {
 		defer cancel()
-		t, err := fetch(ctx)
+		t, err := caught(ctx, fetch)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if err == nil && !t.Expiry.IsZero() && !a.now().Before(t.Expiry) {
@@ -97,6 +97,16 @@ func (a *appToken) start(ctx context.Context, fetch func(ctx context.Context) (s
 		a.flight = nil
 		close(flight)
 	}()
+}
+
+// caught is what fetch gives. There is no server above start's goroutine to catch a panic, and one answer must not end the process.
+func caught(ctx context.Context, fetch func(ctx context.Context) (session.Tokens, error)) (t session.Tokens, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return fetch(ctx)
 }
 
 // retryAfter is how long to leave a provider alone.

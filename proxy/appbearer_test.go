@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -37,6 +38,26 @@ func TestAppTokenIsFetchedOnceAndRenewedAhead(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if token, _ := a.token(t.Context()); token != "token-2" || fetched != 2 {
 			t.Errorf("%s, fetched %d times", token, fetched)
+		}
+	})
+}
+
+func TestAppTokenWhoseFetchPanicsIsAFailureLikeAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := true
+		a := &appToken{limit: time.Minute, now: time.Now, fetch: func(context.Context) (session.Tokens, error) {
+			if broken {
+				panic("an answer that nobody thought of")
+			}
+			return session.Tokens{Access: "token"}, nil
+		}}
+		if _, err := a.token(t.Context()); !errors.Is(err, errNoAppToken) || !strings.Contains(err.Error(), "nobody thought of") {
+			t.Error(err)
+		}
+		broken = false
+		time.Sleep(appTokenRetry)
+		if token, err := a.token(t.Context()); token != "token" {
+			t.Errorf("%q, %v", token, err)
 		}
 	})
 }
