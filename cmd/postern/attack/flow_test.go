@@ -127,7 +127,7 @@ func second(t *testing.T, name string) (p *idptest.Server, config string) {
 	t.Helper()
 	p = idptest.NewServer(t)
 	const secret = "canary-secret-of-the-second"
-	p.AddClient(idptest.Client{ID: "wiki", Secret: secret, RedirectURIs: []string{"https://" + publicHost + "/oauth2/callback"}})
+	p.AddClient(idptest.Client{ID: "wiki", Secret: secret, RedirectURIs: []string{"https://" + publicHost + "/oauth2/callback", "https://" + publicHost + "/oauth2/callback/" + name}})
 	p.AddUser(idptest.User{Sub: "alice", Claims: map[string]any{"preferred_username": "another-alice", "email": "alice@example.net", "email_verified": true}})
 	return p, fmt.Sprintf("  %s: {issuer: %q, client_id: wiki, client_secret: {file: %q}}\n", name, p.URL, proctest.WriteFile(t, t.TempDir(), "secret", []byte(secret)))
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"postern/cmd/postern/proctest"
+	"postern/proxy/idp/idptest"
 )
 
 // threeWays are one route each for the kinds of access.
@@ -125,6 +126,82 @@ func TestA66_JunkBearerIsNoSignIn(t *testing.T) {
 		if len(got.folded(name)) != 1 {
 			t.Errorf("%s is %q", name, got.folded(name))
 		}
+	}
+}
+
+// A route with bearer_tokens goes by the token, whatever cookies are beside it: one that is not good is refused, never passed over.
+func TestA66_JunkBearerIsNoSignInWhereTokensAreTaken(t *testing.T) {
+	attack(t)
+	w := newWorld(t, settings{idp: idptest.Options{JWTAccessTokens: true}, routes: `
+  - {path: /api/, upstream: {app}, access: {bearer_tokens: {audience: api}}}
+  - {path: /open/, upstream: {app}, access: optional}
+  - {path: /, upstream: {app}}
+`})
+	b := w.browser()
+	b.signIn("/")
+	own := strings.TrimPrefix(w.app.one(t).Header.Get("Authorization"), "Bearer ")
+	keys := w.sessionKeys()
+	good := accessToken(w.provider, "api", "read", claims{"sub": "mallory"})
+	w.secrets.Add("bearer token", good)
+	for _, tt := range []struct {
+		header        []string
+		alone, beside int    // status without the cookie and with it
+		user          string // beside the cookie
+	}{
+		{[]string{"Authorization: Bearer junk"}, 401, 401, ""},
+		{[]string{"Authorization: bearer a.b.c"}, 401, 401, ""},
+		{[]string{"Authorization: Bearer " + b.session()}, 401, 401, ""},
+		{[]string{"Authorization: Bearer " + own}, 401, 401, ""}, // the session's, which is not for this audience
+		{[]string{"Authorization: Bearer " + good[:len(good)-6] + "AAAAAA"}, 401, 401, ""},
+		{[]string{"Authorization: Bearer"}, 400, 400, ""},
+		{[]string{"Authorization: Bearer junk " + good}, 400, 400, ""},
+		{[]string{"Authorization: Bearer " + good, "Authorization: Bearer junk"}, 400, 400, ""},
+		{[]string{"Authorization: Basic cm9vdDpyb290", "Authorization: Bearer " + good}, 400, 400, ""},
+		{[]string{"Authorization: Bearer " + good}, 200, 200, "mallory"},
+		// No token in Authorization: the session decides, and none of this goes on.
+		{[]string{"Authorization: Basic cm9vdDpyb290"}, 401, 200, "alice"},
+		{[]string{"Proxy-Authorization: Bearer " + good}, 401, 200, "alice"},
+		{[]string{"X-Forwarded-Access-Token: " + good}, 401, 200, "alice"},
+		{[]string{"Authorization_: Bearer " + good}, 401, 200, "alice"},
+	} {
+		name := strings.Join(tt.header, ", ")
+		if a := w.ask(w.get("/api/x", tt.header...)); a.status != tt.alone || a.header.Get("Set-Cookie") != "" || a.header.Get("Location") != "" {
+			t.Errorf("without cookie, %s: %d %v", name, a.status, a.header)
+		}
+		if tt.alone != http.StatusOK {
+			w.app.none(t)
+		}
+		w.app.forget()
+		if a := w.ask(w.get("/api/x", append(tt.header, b.cookies())...)); a.status != tt.beside || a.header.Get("Set-Cookie") != "" {
+			t.Errorf("beside a session, %s: %d %v", name, a.status, a.header)
+		}
+		if tt.user == "" {
+			w.app.none(t)
+			w.app.forget()
+			continue
+		}
+		got, bearer := w.app.one(t), map[string]string{"mallory": good, "alice": own}[tt.user]
+		if values := got.folded("Authorization"); !slices.Equal(values, []string{"Bearer " + bearer}) {
+			t.Errorf("beside a session, %s: the application gets Authorization %q", name, values)
+		}
+		if values := got.folded("X-Forwarded-User"); !slices.Equal(values, []string{tt.user}) {
+			t.Errorf("beside a session, %s: the application takes it for one of %q", name, values)
+		}
+	}
+	// Where a token stands in an address (RFC 6750 section 2.3), it is none.
+	if a := w.ask(w.get("/api/x?access_token=" + good)); a.status != http.StatusUnauthorized {
+		t.Errorf("a token in the address: %d", a.status)
+	}
+	// A route without bearer_tokens knows no token, and one that is optional no person by it.
+	if a := w.ask(w.get("/x", "Authorization: Bearer "+good)); a.status != http.StatusUnauthorized {
+		t.Errorf("at a route without bearer_tokens: %d", a.status)
+	}
+	w.app.none(t)
+	if a := w.ask(w.get("/open/x", "Authorization: Bearer "+good)); a.status != http.StatusOK || len(w.app.one(t).folded("X-Forwarded-User")) != 0 {
+		t.Errorf("at an optional route: %d, or the application hears of a person", a.status)
+	}
+	if after := w.sessionKeys(); !slices.Equal(slices.Sorted(slices.Values(keys)), slices.Sorted(slices.Values(after))) || !b.signedIn() {
+		t.Errorf("tokens changed what is in Redis: %q, then %q", keys, after)
 	}
 }
 

@@ -305,6 +305,65 @@ func TestA9_CodeOfAnotherProviderIsSentNowhere(t *testing.T) {
 	}
 }
 
+// The attacker is a provider among those that are configured: it leads the browser on to the other one, in the name of the sign-in that was begun with
+// itself, and waits for the other one's code at its own token endpoint (RFC 9700 section 4.4.1). Neither names itself in its answers, so that
+// own_callback alone is what tells them apart.
+func TestA9_OwnCallbackKeepsProvidersApart(t *testing.T) {
+	attack(t)
+	const shared, corps, teams = "/oauth2/callback", "/oauth2/callback/corp", "/oauth2/callback/team"
+	for name, tt := range map[string]struct {
+		corp, team string // where each answers
+	}{"the first has its own": {corps, shared}, "the second has its own": {shared, teams}, "both have": {corps, teams}} {
+		t.Run(name, func(t *testing.T) {
+			other, config := second(t, "team")
+			if tt.team != shared {
+				config = strings.Replace(config, "client_id:", "own_callback: true, client_id:", 1)
+			}
+			o := settings{providers: config, routes: twoProviders, client: idptest.Client{RedirectURIs: []string{"https://" + publicHost + corps}}}
+			if tt.corp != shared {
+				o.provider = "own_callback: true"
+			}
+			w := newWorld(t, o)
+			w.provider.SetIssParameter(false)
+			other.SetIssParameter(false)
+			w.restart()
+			for _, flow := range []struct {
+				begun, answers   string
+				honest           *idptest.Server
+				address, foreign string // where the attacker and the honest one answer
+			}{{"/", "/team/", other, tt.corp, tt.team}, {"/team/", "/", w.provider, tt.team, tt.corp}} {
+				b := w.browser()
+				at, err := url.Parse(b.begin(flow.begun))
+				if err != nil || at.Query().Get("redirect_uri") != w.origin+flow.address {
+					t.Fatalf("the sign-in begins at %s", at)
+				}
+				honest, err := url.Parse(flow.honest.EndpointURL(idptest.Authorize))
+				if err != nil {
+					t.Fatal(err)
+				}
+				honest.RawQuery = at.RawQuery
+				back := b.navigate(with(honest, func(q url.Values) { q.Set("redirect_uri", w.origin+flow.foreign) })).header.Get("Location")
+				if !strings.HasPrefix(back, w.origin+flow.foreign+"?") || !strings.Contains(back, "code=") {
+					t.Fatalf("the honest provider leads to %q", back)
+				}
+				b.refused(b.navigate(back), http.StatusBadRequest)
+				// The answer at another's address, by any way that it came there.
+				moved := w.browser().callback(flow.answers)
+				moved.Path = flow.address
+				w.browser().refused(w.browser().navigate(moved.String()), http.StatusBadRequest)
+			}
+			if n := w.provider.Calls(idptest.Token) + other.Calls(idptest.Token); n != 0 {
+				t.Errorf("%d token requests", n)
+			}
+			for _, path := range []string{"/", "/team/"} { // and honest sign-ins go on
+				if p := w.browser().open(path); p.status != http.StatusOK || len(w.app.one(t).folded("X-Forwarded-User")) != 1 {
+					t.Errorf("a sign-in for %s ends with %d", path, p.status)
+				}
+			}
+		})
+	}
+}
+
 // changedCallbacks opens callbacks that are changed on their way. None may sign anyone in, or send its code.
 func changedCallbacks(t *testing.T, o settings, status int, changes map[string]func(url.Values)) {
 	w := newWorld(t, o)
