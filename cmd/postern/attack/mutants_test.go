@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -81,6 +82,9 @@ var mutants = []mutant{
 	{"A195", "nobody is warned of a secret that all can read", "config", `info.Mode().Perm()&0o006 != 0`, `info.Mode().Perm()&0 != 0`},
 }
 
+// redTest is how a test that failed is printed.
+var redTest = regexp.MustCompile(`--- FAIL: Test\S+`)
+
 // TestMutants breaks one defence after the other in a copy of the source and runs the row's test against it.
 func TestMutants(t *testing.T) {
 	root, err := filepath.Abs("../../..")
@@ -110,9 +114,11 @@ func TestMutants(t *testing.T) {
 			run(t, copied, "go", "build", "-ldflags=-s -w", "-o", program, "./cmd/postern")
 			out, err := attackWith(tests, program, m.row)
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || !strings.Contains(out, "--- FAIL: Test"+m.row+"_") {
-				t.Errorf("nobody noticed: %v\n%s", err, out)
+			red := redTest.FindAllString(out, -1)
+			if !errors.As(err, &exit) || len(red) == 0 {
+				t.Fatalf("nobody noticed: %v\n%s", err, out)
 			}
+			t.Logf("%q", red)
 		})
 	}
 }

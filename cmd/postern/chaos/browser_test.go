@@ -320,6 +320,9 @@ func (b *browser) do(ctx context.Context, method, path string, headers map[strin
 			a.err = err
 		}
 	}
+	if a.echo.User == "" {
+		b.w.secrets.Page(a.body)
+	}
 	return a
 }
 

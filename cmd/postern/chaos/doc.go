@@ -11,6 +11,9 @@
 //   - an answer is 200 or 503 whatever fails, and no Set-Cookie deletes the cookie of a live session
 //   - in the end no goroutine and no connection is left over
 //
+// At the end of each test logs (at debug), metrics, pages, traces, all keys and values of Redis, what `postern check --print` prints, environments and command lines
+// are searched for every secret that was around: keys, tokens, codes, states, cookies.
+//
 // A broken promise is reported with the seed of the run and a timeline of what led to it: faults, and what concerns the session.
 // `go test -tags=chaos ./cmd/postern/chaos -run=TestChaos/sentinel -seed=7 -duration=2m` runs that schedule of people and faults again;
 // what races inside the programs differs from run to run.
@@ -22,6 +25,7 @@
 //	store_test.go     Redis in its shapes (standalone, Sentinel, Cluster) and what can happen to each
 //	provider_test.go  the provider, its faults, and the judge of refresh tokens
 //	browser_test.go   browsers: sign in, ask, sign out, replay an old cookie; every answer is held against the promises here
+//	search_test.go    nothing secret is left where it must not be: postern/proxy/proxytest/canary
 //	timeline_test.go  what happened, what was broken, how often
 //	random_test.go    TestChaos: seeded people and faults
 //

@@ -26,6 +26,9 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 	old, next, last := newKey(t), newKey(t), newKey(t)
 	set(old, next)
 	w := newWorld(t, settings{keys: fmt.Sprintf("[{file: %q}, {file: %q}]", first, second)})
+	for _, key := range []string{old, next, last} {
+		w.secrets.Add("session key", key)
+	}
 	before := w.baseline()
 	l := w.startLoad(20)
 	unused := w.signedInBrowser("away", "wanda").current()

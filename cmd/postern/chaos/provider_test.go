@@ -17,7 +17,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"postern/proxy/idp/idptest"
@@ -102,7 +101,8 @@ type tokenFault struct {
 }
 
 // startProvider starts a provider on a port of its own.
-func startProvider(t *testing.T, line *timeline, port int, origin string, ttl time.Duration) *provider {
+func startProvider(w *world, port int, ttl time.Duration) *provider {
+	t := w.t
 	t.Helper()
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
@@ -110,12 +110,13 @@ func startProvider(t *testing.T, line *timeline, port int, origin string, ttl ti
 	}
 	p := &provider{
 		Server: idptest.New(idptest.Options{Issuer: "http://" + listener.Addr().String(), Alg: "ES256"}),
-		line:   line, ttl: ttl,
+		line:   w.timeline, ttl: ttl,
 		codes: map[string]*family{}, refresh: map[string]*token{}, access: map[string]access{}, ended: map[string]time.Time{},
 	}
 	p.SetTokenTTL(ttl)
-	p.AddClient(idptest.Client{ID: "wiki", Secret: "secret", RedirectURIs: []string{origin + "/oauth2/callback"},
-		PostLogoutRedirectURIs: []string{origin + "/oauth2/logout/callback"}})
+	p.TellSecrets(w.secrets.AddParameter)
+	p.AddClient(idptest.Client{ID: "wiki", Secret: w.clientSecret, RedirectURIs: []string{w.origin.String() + "/oauth2/callback"},
+		PostLogoutRedirectURIs: []string{w.origin.String() + "/oauth2/logout/callback"}})
 	server := &http.Server{Handler: http.HandlerFunc(p.serve), ReadHeaderTimeout: 10 * time.Second,
 		ConnState: p.connections.state, ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
@@ -344,6 +345,16 @@ func (p *provider) issued(f *family, body []byte) *token {
 	p.refresh[got.Refresh] = tok
 	p.access[got.Access] = access{f, expires}
 	return tok
+}
+
+// accessToken is one that was issued.
+func (p *provider) accessToken() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for token := range p.access {
+		return token
+	}
+	return ""
 }
 
 func (p *provider) outcome(tok *token, sent *presentation, o outcome) {

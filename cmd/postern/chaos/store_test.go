@@ -26,6 +26,8 @@ type store interface {
 	config(replica int) string
 	// clients reach each server that runs.
 	clients() []*redis.Client
+	// dump is all that they hold.
+	dump() string
 	// network is what stands between one replica and Redis; nil where the shape has none.
 	network(replica int) *redistest.Proxy
 	// upsets are what can happen to it, for random runs.
@@ -56,6 +58,7 @@ func startStandalone(t *testing.T, replicas int) store {
 func (s standalone) config(i int) string {
 	return fmt.Sprintf("url: %q", "redis://"+s.proxies[i].Address()+"/0")
 }
+func (s standalone) dump() string                   { return s.Dump() }
 func (s standalone) clients() []*redis.Client       { return []*redis.Client{s.Client()} }
 func (s standalone) network(i int) *redistest.Proxy { return s.proxies[i] }
 func (s standalone) failedOver() time.Time          { return time.Time{} }
@@ -101,6 +104,7 @@ func (s *sentinel) config(int) string {
 func (s *sentinel) clients() []*redis.Client {
 	return clientsOf(append(slices.Clone(s.Servers), s.Sentinels...))
 }
+func (s *sentinel) dump() string                 { return dumpOf(s.Servers) }
 func (s *sentinel) network(int) *redistest.Proxy { return nil }
 
 // failOver is an operator's.
@@ -149,6 +153,7 @@ func (c *cluster) config(int) string {
 	return fmt.Sprintf("cluster: {addresses: [%q, %q]}", c.Addresses()[0], c.Addresses()[1])
 }
 func (c *cluster) clients() []*redis.Client     { return clientsOf(c.Nodes) }
+func (c *cluster) dump() string                 { return dumpOf(c.Nodes) }
 func (c *cluster) network(int) *redistest.Proxy { return nil }
 
 // moveSlot moves the slot of some key that is stored to another master.
@@ -202,6 +207,17 @@ func clientsOf(servers []*redistest.Server) []*redis.Client {
 		}
 	}
 	return all
+}
+
+// dumpOf is all that the masters among servers hold: those that follow them have the same, and in a cluster do not tell it.
+func dumpOf(servers []*redistest.Server) string {
+	var all strings.Builder
+	for _, s := range servers {
+		if s.Running() && strings.Contains(s.Client().Info(context.Background(), "replication").Val(), "role:master") {
+			all.WriteString(s.Dump())
+		}
+	}
+	return all.String()
 }
 
 // commands counts what Redis was asked, by INFO commandstats, without what scripts call and what keeps connections alive.

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"postern/cmd/postern/proctest"
+	"postern/proxy/proxytest/canary"
+	"postern/proxy/tracing/tracingtest"
 )
 
 const adminToken = "chaos-admin-token-0123456789abcdef"
@@ -50,6 +52,10 @@ type world struct {
 	provider *provider
 	replicas []*replica
 	maxStale time.Duration
+	secrets  *canary.Secrets
+	traces   *tracingtest.Collector
+
+	clientSecret string
 
 	app       *httptest.Server
 	appOpen   counter
@@ -63,13 +69,15 @@ type replica struct {
 	w             *world
 	name          string
 	listen, admin string
-	args, env     []string
+	file          string // the configuration
+	env           []string
 	clock         string // the file of its clock's step
 	transport     *http.Transport
 
 	mu      sync.Mutex
 	process *proctest.Process
-	down    bool // a balancer's health check would have noticed
+	log     strings.Builder // of all its processes
+	down    bool            // a balancer's health check would have noticed
 }
 
 // newWorld starts everything and waits until it is ready.
@@ -90,7 +98,9 @@ func newWorld(t *testing.T, o settings) *world {
 	if o.timeout == 0 {
 		o.timeout = 250 * time.Millisecond
 	}
-	w := &world{timeline: newTimeline(), t: t}
+	w := &world{timeline: newTimeline(), t: t, secrets: &canary.Secrets{}, traces: tracingtest.New(t)}
+	w.clientSecret = w.secrets.New("client-secret")
+	w.secrets.Add("operator's token", adminToken)
 	var err error
 	if w.maxStale, err = time.ParseDuration(o.maxStale); err != nil {
 		t.Fatal(err)
@@ -106,10 +116,12 @@ func newWorld(t *testing.T, o settings) *world {
 	w.transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(w.transport.CloseIdleConnections)
 	w.store = o.store(t, o.replicas)
-	w.provider = startProvider(t, w.timeline, proctest.FreePort(t), w.origin.String(), o.ttl)
+	w.provider = startProvider(w, proctest.FreePort(t), o.ttl)
 	w.provider.failedOver = w.store.failedOver
 	if o.keys == "" {
-		o.keys = fmt.Sprintf("[%q]", newKey(t))
+		key := newKey(t)
+		w.secrets.Add("session key", key)
+		o.keys = fmt.Sprintf("[%q]", key)
 	}
 	dir := t.TempDir()
 	for i := range o.replicas {
@@ -121,6 +133,7 @@ func newWorld(t *testing.T, o settings) *world {
 	for _, r := range w.replicas {
 		r.ready()
 	}
+	t.Cleanup(func() { w.search(w.secrets, t) })
 	return w
 }
 
@@ -139,18 +152,17 @@ func (w *world) newReplica(dir string, i int, o settings) *replica {
 	name := fmt.Sprintf("r%d", i+1)
 	r := &replica{w: w, name: name, listen: proctest.Address(proctest.FreePort(t)), admin: proctest.Address(proctest.FreePort(t))}
 	config := fmt.Sprintf(`
-server: {public_url: %q, admin: {token: %q}, log: {format: text}, shutdown_timeout: 10s}
+server: {public_url: %q, admin: {token: %q}, log: {format: text, level: debug}, tracing: {endpoint: %q, sample: 0.1}, shutdown_timeout: 10s}
 session:
   keys: %s
   cache: {max_stale: %s}
   store: {redis: {%s, timeout: %v}}
 %sproviders:
-  corp: {issuer: %q, client_id: wiki, client_secret: secret, timeout: %v, id_token_signed_response_alg: ES256, token_params: {replica: %s}}
+  corp: {issuer: %q, client_id: wiki, client_secret: %q, timeout: %v, id_token_signed_response_alg: ES256, token_params: {replica: %s}}
 routes:
   - upstream: %q
-`, w.origin, adminToken, o.keys, o.maxStale, w.store.config(i), o.timeout, o.session, w.provider.URL, exchangeLimit, name, w.app.URL)
-	file := proctest.WriteFile(t, dir, name+".yaml", []byte(config))
-	r.args = []string{"--config", file, "--listen", r.listen, "--admin-listen", r.admin}
+`, w.origin, adminToken, w.traces.URL, o.keys, o.maxStale, w.store.config(i), o.timeout, o.session, w.provider.URL, w.clientSecret, exchangeLimit, name, w.app.URL)
+	r.file = proctest.WriteFile(t, dir, name+".yaml", []byte(config))
 	if o.steppable {
 		r.clock = proctest.WriteFile(t, dir, name+".clock", make([]byte, 8))
 		r.env = []string{clockVariable + "=" + r.clock}
@@ -170,6 +182,9 @@ func (r *replica) start() {
 		binary = steppable
 	}
 	p := proctest.Start(r.w.t, proctest.Options{Env: r.env, Err: func(line string) {
+		r.mu.Lock()
+		r.log.WriteString(line + "\n")
+		r.mu.Unlock()
 		if interesting.MatchString(line) {
 			r.w.about([]string{name}, "%s", shorten(line))
 			if strings.Contains(line, "level=ERROR") || strings.Contains(line, "panic") {
@@ -177,7 +192,8 @@ func (r *replica) start() {
 				r.w.note("%s: %s", name, shorten(line))
 			}
 		}
-	}}, binary, r.args...)
+	}}, binary, "--config", r.file, "--listen", r.listen, "--admin-listen", r.admin)
+	r.w.t.Cleanup(func() { r.search(p, r.w.secrets, r.w.t) })
 	p.Accepting(r.w.t, r.admin)
 	r.mu.Lock()
 	r.process, r.down = p, false
@@ -231,6 +247,7 @@ func (r *replica) replace() {
 	r.down = true
 	p := r.process
 	r.mu.Unlock()
+	r.search(p, r.w.secrets, r.w.t)
 	p.Terminate(r.w.t)
 	if code := p.ExitCode(r.w.t); code != 0 {
 		r.w.violated([]string{r.name}, "%s ends with code %d", r.name, code)
@@ -258,6 +275,12 @@ func (r *replica) isDown() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.down
+}
+
+func (r *replica) logged() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.String()
 }
 
 // goroutines are those of the process by the function that began them, without those that belong to connections.
@@ -313,11 +336,24 @@ type echo struct {
 // forceKey is the context key of the replica that a request must go to.
 type forceKey struct{}
 
-// RoundTrip is the balancer: to the provider directly, to Postern by turns.
+// RoundTrip goes to the provider directly and to Postern through the balancer.
 func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Host != w.origin.Host {
 		return w.transport.RoundTrip(r)
 	}
+	resp, err := w.balance(r)
+	if err != nil {
+		return nil, err
+	}
+	w.secrets.AddCookies(resp.Header)
+	if to, err := resp.Location(); err == nil {
+		w.secrets.AddQuery(to)
+	}
+	return resp, nil
+}
+
+// balance is the balancer: to the replicas by turns.
+func (w *world) balance(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Del(browserHeader)
 	if forced, ok := r.Context().Value(forceKey{}).(*replica); ok {
@@ -364,6 +400,7 @@ func (w *world) finish(before []map[string]int, replaced int) {
 		})
 	}
 	for _, r := range w.replicas {
+		r.search(r.process, w.secrets, t)
 		r.process.Terminate(t)
 	}
 	for _, r := range w.replicas {

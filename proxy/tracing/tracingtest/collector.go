@@ -48,10 +48,11 @@ func New(t testing.TB) *Collector {
 
 func (c *Collector) take(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
-	batch := &tracepb.TracesData{}
-	if err == nil {
-		err = proto.Unmarshal(body, batch)
+	if err != nil {
+		return // the sender was killed
 	}
+	batch := &tracepb.TracesData{}
+	err = proto.Unmarshal(body, batch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
