@@ -71,7 +71,7 @@ govulncheck: ## Look the linked modules up in Go's vulnerability database, which
 sbom: build ## Write what the program consists of (CycloneDX) and the licences of its modules to sbom/; a licence that nobody has looked at fails.
 	go run -modfile=.ci/tools.mod ./.ci/sbom ./postern sbom
 
-reproducible: ## Build a commit twice, in two folders and with two caches, and compare: VERSION and the commit alone make the program.
+reproducible: ## Build a commit twice, in two folders, with the build cache and with an empty one, and compare: VERSION and the commit alone make the program.
 	.ci/reproducible
 
 check: lint deploy-check e2e attack ## Everything beside `make test` that must hold: lint, deployment files, e2e, the attacks, short chaos, the demo, a static build and its licences, a quick bench.
