@@ -3,7 +3,6 @@ package page
 import (
 	"bytes"
 	"errors"
-	"html/template"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"text/template/parse"
 	"time"
 
+	template "github.com/DataDog/datadog-agent/pkg/template/html"
 	"golang.org/x/net/html"
 )
 

@@ -32,7 +32,7 @@ func builtin(t *testing.T, name, before, after string) string {
 }
 
 func TestOwnTemplateTakesThePlaceOfOurs(t *testing.T) {
-	p := branded(page.Options{Templates: own("head.html", builtin(t, "head.html", "<header>", `<header class="acme"><p>{{.Say "foot.support"}}, {{.Site}}</p>`))})
+	p := branded(page.Options{Templates: own("head.html", builtin(t, "head.html", "<header>", `<header class="acme"><p>{{call .Say "foot.support"}}, {{.Site}}</p>`))})
 	for _, s := range samplesOf(p) {
 		res := get(t, inLanguage("de", s.show))
 		b := body(t, res)
@@ -81,7 +81,7 @@ func TestOwnTemplateWithoutWhatItNeedsIsRefused(t *testing.T) {
 		{"signin.html", `name="password"`, `name="pass"`, "templates: signin.html: the page lacks the field password of the form to /sample/start"},
 		{"signin.html", `{{- template "hidden" .Fields}}`, "", "templates: signin.html: the page lacks the hidden field sample with its value in the form to /sample/start (value-1)"},
 		{"signin.html", `method="post"`, `method="get"`, "templates: signin.html: the page lacks the form to /sample/start"},
-		{"signin.html", `<button class="button primary" type="submit">{{$.Say "link.sign_in"}}</button>`, "", "lacks the button of the form to /sample/start"},
+		{"signin.html", `<button class="button primary" type="submit">{{call $.Say "link.sign_in"}}</button>`, "", "lacks the button of the form to /sample/start"},
 		{"hidden.html", `value="{{$value}}"`, `value=""`, "templates: confirm.html: the page lacks the hidden field sample"},
 		{"confirm.html", `href="{{.}}"`, `href="/"`, "lacks the link to /sample/back"},
 		{"notice.html", ` target="_top"`, ``, `lacks the link to /sample/sign-in with target="_top"`},
@@ -107,12 +107,13 @@ func TestOwnTemplateThatFailsIsRefusedWithItsLine(t *testing.T) {
 		{"notice.html", "<p>\n{{if}}", "templates: notice.html:2: missing value for if"},
 		{"notice.html", "\n\n{{.NoSuchThing}}", "templates: notice.html:3:2: executing"},
 		{"notice.html", `{{template "no-such"}}`, `templates: notice.html:1:11:`},
-		{"notice.html", `{{.Say "no.such.text"}}`, `there is no text "no.such.text"`},
-		{"notice.html", `{{.Say "signed_in_as" "name"}}`, "the values are no pairs"},
+		{"notice.html", `{{call .Say "no.such.text"}}`, `there is no text "no.such.text"`},
+		{"notice.html", `{{call .Say "signed_in_as" "name"}}`, "the values are no pairs"},
 		{"notice.html", `{{nosuchfunction}}`, `templates: notice.html:1: function "nosuchfunction" not defined`},
 		{"notice.html", `<a href="{{if .Text}}"{{end}}>`, "templates: notice.html:1"},
 		{"notice.html", `{{index .Links 99}}`, "index out of range"},
 		{"notice.html", `{{call .Heading}}`, "templates: notice.html:1"},
+		{"notice.html", `{{.Say "link.home"}}`, "Say has arguments but cannot be invoked as function"},
 	} {
 		if got := problemsOf(t, page.Options{Templates: own(tt.file, tt.text)}); !strings.Contains(got, tt.want) {
 			t.Errorf("%q: %q, want %q", tt.text, got, tt.want)

@@ -7,7 +7,6 @@ import (
 	"embed"
 	"encoding/base64"
 	"errors"
-	"html/template"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	template "github.com/DataDog/datadog-agent/pkg/template/html"
 )
 
 //go:embed templates/*.html texts/*.yaml page.css
@@ -124,6 +125,7 @@ func add(set *template.Template, file, text string) error {
 // view is what every template sees.
 type view struct {
 	*wording
+	Say                            func(key string, pairs ...any) (string, error) // a field: templates call no methods
 	Site, Heading, Text, RequestID string
 	Status                         int
 	Style                          template.CSS
@@ -223,6 +225,7 @@ func (p *Pages) render(r *http.Request, s sheet) []byte {
 // dress is the view of a page with what all pages have.
 func (p *Pages) dress(s sheet) view {
 	v := s.view
+	v.Say = v.text
 	v.Site, v.Style, v.Logo, v.Icon = p.site, p.style, p.logo, p.icon
 	if p.support.URL != "" && !s.policy.framed { // what can be framed holds nothing but the way out
 		v.Support = &Support{URL: p.support.URL, Text: cmp.Or(p.support.Text, v.say("foot.support"))}

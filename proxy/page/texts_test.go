@@ -204,11 +204,11 @@ func TestValuesAreFilledInOnce(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	for _, key := range slices.Sorted(maps.Keys(in.texts))[:3] {
-		if _, err := in.Say(key, "n"); err == nil {
+		if _, err := in.text(key, "n"); err == nil {
 			t.Errorf("%s takes half a pair", key)
 		}
 	}
-	if _, err := in.Say("no.such.text"); err == nil {
+	if _, err := in.text("no.such.text"); err == nil {
 		t.Error("a text that is not there is said")
 	}
 }

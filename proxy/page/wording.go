@@ -12,8 +12,8 @@ type wording struct {
 	texts     map[string]string
 }
 
-// Say is a text with its {words} filled in from pairs of name and value. Templates call it; they escape what it returns.
-func (in *wording) Say(key string, pairs ...any) (string, error) {
+// text is a text with its {words} filled in from pairs of name and value. Templates call it as Say; they escape what it returns.
+func (in *wording) text(key string, pairs ...any) (string, error) {
 	text, ok := in.texts[key]
 	if !ok {
 		return "", fmt.Errorf("there is no text %q", key)
@@ -31,9 +31,9 @@ func (in *wording) Say(key string, pairs ...any) (string, error) {
 	return strings.NewReplacer(fill...).Replace(text), nil // one pass: a value is never filled in itself
 }
 
-// say is Say for our own code, whose keys are known.
+// say is text for our own code, whose keys are known.
 func (in *wording) say(key string, pairs ...any) string {
-	text, err := in.Say(key, pairs...)
+	text, err := in.text(key, pairs...)
 	if err != nil {
 		return key
 	}
