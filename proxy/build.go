@@ -114,6 +114,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 		keeper:      newKeeper(cfg.Session.KeptRequests, shared.keptPlaces),
 		crossOrigin: http.NewCrossOriginProtection(),
 		tokens:      newPresentedTokens(env.Now),
+		compiler:    newCompiler(before),
 	}
 	p.traded = newTraded(p)
 	p.attempts = &attempts{ring: shared.ring.WithNow(env.Now), cookie: http.Cookie{
@@ -122,7 +123,7 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 	if secure && cfg.Server.HSTS > 0 {
 		p.hsts = fmt.Sprintf("max-age=%d", int(cfg.Server.HSTS.Seconds()))
 	}
-	programs, problems := compileRoutes(cfg.Routes, cfg.Problem)
+	programs, problems := compileRoutes(p.compiler, cfg.Routes, cfg.Problem)
 	if len(problems) > 0 {
 		return nil, problems
 	}
@@ -220,7 +221,7 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, env Env, 
 // NewProvider makes the client of one provider of cfg as [New] does: its grants keep the claims that routes read. It does no I/O; env
 // needs no store.
 func NewProvider(cfg *config.Config, c config.Provider, env Env) (*idp.Provider, error) {
-	programs, _ := compileRoutes(cfg.Routes, cfg.Problem) // what is wrong with routes is told by New and Check
+	programs, _ := compileRoutes(newCompiler(nil), cfg.Routes, cfg.Problem) // what is wrong with routes is told by New and Check
 	return idp.New(providerOptions(c, keptClaims(cfg.Routes, programs, c.Name), resourcesOf(cfg.Routes, c.Name), env))
 }
 
@@ -333,7 +334,7 @@ func Check(cfg *config.Config) config.Problems {
 	}
 	_, more := newPages(config.Pages{Colors: cfg.Pages.Colors, Support: cfg.Pages.Support}, Env{}, cfg.Problem)
 	problems = append(problems, more...)
-	_, more = compileRoutes(cfg.Routes, cfg.Problem)
+	_, more = compileRoutes(newCompiler(nil), cfg.Routes, cfg.Problem)
 	return append(problems, more...)
 }
 

@@ -33,9 +33,17 @@ func (r routePrograms) claims() []string {
 // placer says where in the file a problem is: [config.Config.Problem].
 type placer func(path string, line, column int, what, mend string) config.Problem
 
+// newCompiler compiles for the configuration that takes the place of before's; nil: none.
+func newCompiler(before *Proxy) *access.Compiler {
+	c := &access.Compiler{Hidden: hiddenHeader}
+	if before != nil {
+		c.Before = before.compiler
+	}
+	return c
+}
+
 // compileRoutes compiles the rules of all routes, each at its index, and tells what is wrong with them.
-func compileRoutes(routes []config.Route, place placer) ([]routePrograms, config.Problems) {
-	compiler := access.Compiler{Hidden: hiddenHeader}
+func compileRoutes(compiler *access.Compiler, routes []config.Route, place placer) ([]routePrograms, config.Problems) {
 	var problems config.Problems
 	all := make([]routePrograms, len(routes))
 	for i, c := range routes {
@@ -65,6 +73,7 @@ func compileRoutes(routes []config.Route, place placer) ([]routePrograms, config
 		all[i].headers = values("headers", c.Headers, compiler.RequestHeader)
 		all[i].response = values("headers_response", c.HeadersResponse, compiler.ResponseHeader)
 	}
+	compiler.Before = nil
 	return all, problems
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/config"
+	"postern/proxy/access"
 	"postern/proxy/metrics"
 	"postern/proxy/page"
 	"postern/proxy/tracing"
@@ -51,6 +52,7 @@ type Proxy struct {
 	hsts        string
 	keys        *seal.Ring // of this configuration, which are those of the process from Run on
 	crossOrigin *http.CrossOriginProtection
+	compiler    *access.Compiler // of the routes' expressions, for the configuration that follows
 }
 
 // ServeHTTP answers one request of the public listener.

@@ -15,12 +15,23 @@ import (
 	"postern/proxy/expr"
 )
 
-// Compiler compiles the rules and header values of a configuration. The zero Compiler is ready for use, by one goroutine at a time.
+// Compiler compiles the rules and header values of a configuration: what is written several times only once, since thousands of routes take long. The
+// zero Compiler is ready for use, by one goroutine at a time.
 type Compiler struct {
 	// Hidden tells the request headers, by their names in lower case, that expressions may not read. Nil hides none.
 	Hidden func(header string) bool
+	// Before is the Compiler of the configuration until now, with the same Hidden: what it has compiled is not compiled again. Set it to nil in the end,
+	// so that what only that configuration has can go.
+	Before *Compiler
 
 	languages [3]*expr.Language
+	compiled  map[source]*expression
+}
+
+// source is the text of an expression, and what kind it is.
+type source struct {
+	dialect dialect
+	text    string
 }
 
 // dialect is a kind of expression.
@@ -42,6 +53,29 @@ func (d dialect) names() map[string]*cel.Type {
 }
 
 func (c *Compiler) expression(d dialect, text string) (*expression, error) {
+	if c.compiled == nil {
+		c.compiled = map[source]*expression{}
+		if c.Before != nil {
+			c.languages = c.Before.languages
+		}
+	}
+	s := source{d, text}
+	e := c.compiled[s]
+	if e == nil && c.Before != nil {
+		e = c.Before.compiled[s]
+	}
+	if e == nil {
+		var err error
+		if e, err = c.compile(s); err != nil {
+			return nil, err
+		}
+	}
+	c.compiled[s] = e
+	return e, nil
+}
+
+func (c *Compiler) compile(s source) (*expression, error) {
+	d := s.dialect
 	if c.languages[d] == nil {
 		functions := []cel.EnvOption{ext.Network()}
 		if d != inRule {
@@ -53,7 +87,7 @@ func (c *Compiler) expression(d dialect, text string) (*expression, error) {
 		}
 		c.languages[d] = l
 	}
-	return newExpression(c.languages[d], d.names(), text, c.Hidden)
+	return newExpression(c.languages[d], d.names(), s.text, c.Hidden)
 }
 
 // Rule turns the `access` of a route into a rule. The zero Access means signed_in. Several conditions must all hold. What is wrong with

@@ -297,6 +297,36 @@ func TestRuleCostIsBounded(t *testing.T) {
 	}
 }
 
+// Of thousands of routes many say the same, and a changed file says mostly what it said before.
+func TestWhatIsKnownIsNotCompiledAgain(t *testing.T) {
+	const known = `"staff" in groups && user != "bob"`
+	var before access.Compiler
+	allocs := func(new func() *access.Compiler) int {
+		return int(testing.AllocsPerRun(3, func() {
+			rule, err := new().Rule(config.Access{Rule: known})
+			if err != nil || !rule.Decide(t.Context(), alice.session, nil).Allow {
+				t.Error("the rule does not let alice in", err)
+			}
+		}))
+	}
+	again := allocs(func() *access.Compiler { return &before })
+	if after := allocs(func() *access.Compiler { return &access.Compiler{Before: &before} }); after > again+10 {
+		t.Errorf("the next configuration: %d allocations, a second route of this one: %d", after, again)
+	}
+	if first := allocs(func() *access.Compiler { return &access.Compiler{} }); first < again+1000 {
+		t.Errorf("the first route: %d allocations, a second: %d", first, again)
+	}
+	// Names belong to one kind of expression.
+	if _, err := before.RequestHeader(`access_token`); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*access.Compiler{&before, {Before: &before}} {
+		if _, err := c.ResponseHeader(`access_token`); err == nil {
+			t.Error("a response's header reads the access token")
+		}
+	}
+}
+
 func TestRulesThatDoNotCompile(t *testing.T) {
 	hides := access.Compiler{Hidden: func(name string) bool { return name == "cookie" }}
 	for text, want := range map[string]string{
