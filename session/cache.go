@@ -14,7 +14,7 @@ import (
 )
 
 // slotWeight is about what a slot costs beside the strings of its session.
-const slotWeight = 1200
+const slotWeight = 1000
 
 // sharedWeight is about what it costs to keep a session together with its grant, whose strings it does not copy.
 const sharedWeight = 700

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/klauspost/compress/zstd"
@@ -189,25 +190,31 @@ func (c *codec) decode(payload []byte) (*Session, error) {
 	if err := c.dec.Unmarshal(plain, &w); err != nil {
 		return nil, fmt.Errorf("decode session: %w", err)
 	}
+	for i, g := range w.Groups {
+		w.Groups[i] = shared(g)
+	}
 	claims, err := unpackClaims(w.Claims)
 	if err != nil {
 		return nil, fmt.Errorf("decode session: %w", err)
 	}
 	return &Session{
 		Grant: Grant{
-			Issuer: w.Issuer, Subject: w.Subject, SID: w.SID, AuthTime: fromMillis(w.AuthTime), Issued: fromMillis(w.Issued), ACR: w.ACR,
+			Issuer: shared(w.Issuer), Subject: w.Subject, SID: w.SID, AuthTime: fromMillis(w.AuthTime), Issued: fromMillis(w.Issued), ACR: shared(w.ACR),
 			Identity: Identity{User: w.User, Email: w.Email, Name: w.Name, PreferredUsername: w.Preferred, Groups: w.Groups},
 			Extra:    w.Extra, Claims: claims,
 			Tokens: Tokens{
 				Access: w.Access.token(), Refresh: w.Refresh.token(), ID: w.ID.token(),
-				Obtained: fromMillis(w.Obtained), Expiry: fromMillis(w.Expiry), Scope: w.Scope,
+				Obtained: fromMillis(w.Obtained), Expiry: fromMillis(w.Expiry), Scope: shared(w.Scope),
 			},
 		},
-		Provider: w.Provider, Created: fromMillis(w.Created), Ends: fromMillis(w.Ends),
-		SignIn: w.SignIn, Browser: w.Browser, unknown: w.Unknown,
+		Provider: shared(w.Provider), Created: fromMillis(w.Created), Ends: fromMillis(w.Ends),
+		SignIn: w.SignIn, Browser: shared(w.Browser), unknown: w.Unknown,
 		shares: payload[0] == sharedFormat, stamp: w.Stamp, gone: w.Gone,
 	}, nil
 }
+
+// shared is text, in one copy for all sessions that hold it: of the names of groups thousands of sessions in the cache have the same.
+func shared(text string) string { return unique.Make(text).Value() }
 
 // millis is t in milliseconds; the zero time is 0.
 func millis(t time.Time) int64 {

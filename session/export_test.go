@@ -142,3 +142,6 @@ func (m *Manager) TokensBehind(key string, rec Record) bool {
 	a, _, _ := m.openAbout(key, rec.Sealed)
 	return holdsTokens(rec.Sealed) || len(a.Refresh) > 0
 }
+
+// Weight is what the cache counts, in bytes.
+func (m *Manager) Weight() uint64 { return m.slots.WeightedSize() + m.tickets.WeightedSize() }
