@@ -21,7 +21,8 @@
 //	                bearer.go       which token the application gets: the person's, one that it is exchanged for (exchanged.go) or that is
 //	                                for the application's resource (resource.go), or one of Postern's own client (appbearer.go)
 //	                via.go          how a route names itself, and knows a request that came back
-//	                streams.go      WebSockets and long answers, for shutting down; tether.go ends them with their session
+//	                streams.go      WebSockets and long answers, for shutting down; tunnel.go carries the former (source.go, source_unix.go, source_other.go read them);
+//	                tether.go ends both with their session
 //	  sign in       login.go        a navigation goes to the provider; everything else gets 401
 //	                keep.go         what a person sends after the own session has ended is kept (keptrequest.go), sealed, until they are back
 //	                keptpage.go     the page that says what would be sent (formfields.go); replay.go sends it, as the request that it was

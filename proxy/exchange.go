@@ -45,6 +45,8 @@ type exchange struct {
 	revised  atomic.Pointer[verdict] // what the verdict became while the request was under way; nil: it holds
 	more     []slog.Attr             // what only some endpoints have to say in the log
 	span     *tracing.Span           // nil without tracing
+	asking   *tracing.Span           // the application's part in it
+	tunnel   *tunnel                 // what the request has become; nil: it ends with its handler
 }
 
 // request is what expressions see of the request.
@@ -122,6 +124,14 @@ func (x *exchange) outcome() verdict {
 		return *v
 	}
 	return x.verdict
+}
+
+// leaveApplication is called when the application has no more part in the exchange.
+func (x *exchange) leaveApplication() {
+	if !x.sent.IsZero() {
+		x.upstream = x.now().Sub(x.sent)
+	}
+	x.asking.End()
 }
 
 // endSpan tells the trace what became of the request: less than the log, since whoever may read traces may not know who asked for which page.

@@ -37,6 +37,9 @@ func (l *leg) fail(f failure) {
 // answerFailure answers for an application that did not.
 func answerFailure(_ http.ResponseWriter, out *http.Request, err error) {
 	l := legOf(out)
+	if l.tunnel != nil {
+		return
+	}
 	if l.hijacked { // a client that left between handshake and answer
 		l.u.o.Log.DebugContext(l, "websocket not opened", "error", err)
 		return

@@ -140,12 +140,12 @@ func (p *Proxy) decideBy(ctx context.Context, x *exchange, pr *provider) (verdic
 }
 
 // reconsider is the verdict about a request under way whose session with provider pr has become s, or is over (err). The time is still that when the request
-// came, so that a stream is not cut because max_age has passed since.
+// came, so that a stream is not cut because max_age has passed since. The request's context ends before a WebSocket does.
 func (x *exchange) reconsider(pr *provider, s *session.Session, err error) verdict {
 	if err != nil {
 		return withoutSession(err)
 	}
-	return x.judged(x.r.Context(), s, pr)
+	return x.judged(context.WithoutCancel(x.r.Context()), s, pr)
 }
 
 // judged is what the route's rule makes of session s with provider pr, nil for an access token that came along.

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"postern/config"
@@ -31,6 +32,7 @@ type Proxy struct {
 	providers  []*provider
 	forwarding forwarding
 	streams    *streams
+	tunnels    sync.WaitGroup // WebSockets, which outlive their handlers
 	attempts   *attempts
 	appTokens  map[config.ClientCredentials]*appToken
 	traded     *traded
@@ -202,8 +204,13 @@ func (p *Proxy) endpointName(path string) (name string, ok bool) {
 	return strings.Trim(rest, "/"), true
 }
 
-// finish writes the one log line of a request, counts it and ends its span. A panic in the flow becomes a 500 without detail.
+// finish writes the one log line of a request, counts it and ends its span. A panic in the flow becomes a 500 without detail. A request that has become a
+// WebSocket is finished when that ends.
 func (p *Proxy) finish(x *exchange) {
+	if x.tunnel != nil {
+		p.letRun(x)
+		return
+	}
 	defer x.endSpan()
 	defer p.count(x)
 	if v := recover(); v != nil {
@@ -227,3 +234,19 @@ func (p *Proxy) finish(x *exchange) {
 	}
 	p.logRequest(x)
 }
+
+// letRun lets the WebSocket that a request has become go on without the handler, whose writer is then no longer anyone's.
+func (p *Proxy) letRun(x *exchange) {
+	x.ResponseWriter = nil
+	p.tunnels.Add(1)
+	x.tunnel.run(func() {
+		defer p.tunnels.Done()
+		x.leaveApplication()
+		p.logRequest(x)
+		p.count(x)
+		x.endSpan()
+	})
+}
+
+// WaitForTunnels waits until the WebSockets are over whose requests were served. None may come any more.
+func (p *Proxy) WaitForTunnels() { p.tunnels.Wait() }

@@ -86,14 +86,14 @@ func (p *Proxy) forward(x *exchange) {
 		return
 	}
 	x.letRest()
-	f.Span = p.tracer.Upstream(x.r.Context(), x.r.Method)
+	x.asking = p.tracer.Upstream(x.r.Context(), x.r.Method)
+	f.Span = x.asking
 	defer func() {
-		if !x.sent.IsZero() {
-			x.upstream = p.now().Sub(x.sent)
+		if x.tunnel == nil {
+			x.leaveApplication()
 		}
-		f.Span.End()
 	}()
-	x.route.upstream.serve(x, x.r, f)
+	x.tunnel = x.route.upstream.serve(x, x.r, f)
 }
 
 // words is what an answer says: code to programs, and to people the page's texts of that name, whose English is the problem's title and detail.

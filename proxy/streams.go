@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -208,7 +207,6 @@ const closeGrace = time.Second
 // that is where a close frame of ours can stand, and whether the client sends any data.
 type socket struct {
 	net.Conn
-	early   *bufio.Reader // holds what the client sent before the handshake was answered
 	streams *streams
 	used    func() // told of data from the client; nil tells nobody
 	sent    frames // by the client; guarded by nothing, since there is one reader
@@ -220,11 +218,10 @@ type socket struct {
 	why    farewell // with ending
 	ended  bool     // nothing more goes to the client
 
-	openOnce, endOnce, closeOnce sync.Once
+	endOnce, closeOnce sync.Once
 }
 
-// open takes note that the reverse proxy has answered the handshake, which it writes past us: it reads and writes frames only after that. A
-// close frame before it would be garbage to the client.
+// open takes note that the handshake is answered: from now on there are frames. A close frame before that would be garbage to the client.
 func (c *socket) open() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -234,33 +231,20 @@ func (c *socket) open() {
 	}
 }
 
-// Read reads from the client.
-func (c *socket) Read(p []byte) (int, error) {
-	n, err := c.read(p)
-	if c.used != nil {
-		c.sent.data = false
-		c.sent.skip(p[:n])
-		if c.sent.data {
-			c.used()
-		}
+// received takes note of what the client has sent.
+func (c *socket) received(p []byte) {
+	if c.used == nil {
+		return
 	}
-	return n, err
-}
-
-func (c *socket) read(p []byte) (int, error) {
-	c.openOnce.Do(c.open)
-	if c.early != nil {
-		if n := c.early.Buffered(); n > 0 {
-			return c.early.Read(p[:min(n, len(p))])
-		}
-		c.early = nil
+	c.sent.data = false
+	c.sent.skip(p)
+	if c.sent.data {
+		c.used()
 	}
-	return c.Conn.Read(p)
 }
 
 // Write writes to the client. After the close frame what the application still says is dropped.
 func (c *socket) Write(p []byte) (int, error) {
-	c.openOnce.Do(c.open)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
@@ -303,7 +287,7 @@ func (c *socket) sayGoodbye() {
 	}
 }
 
-// Close closes the client's side; the reverse proxy then closes the application's.
+// Close closes the client's side; the tunnel then closes the application's.
 func (c *socket) Close() error {
 	err := net.ErrClosed
 	c.closeOnce.Do(func() {

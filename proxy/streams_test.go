@@ -366,7 +366,7 @@ func TestGoodbyeStandsAtAFrameBoundary(t *testing.T) {
 			got := make(chan []byte)
 			go func() { b, _ := io.ReadAll(client); got <- b }()
 			s := newStreams(nil)
-			c := &socket{Conn: server, streams: s}
+			c := &socket{Conn: server, streams: s, opened: true}
 			s.add(c)
 			write := func(p []byte) {
 				if n, err := c.Write(p); n != len(p) || err != nil {
@@ -402,7 +402,8 @@ func TestNoGoodbyeBeforeTheHandshakeIsAnswered(t *testing.T) {
 	go func() { b, _ := io.ReadAll(client); got <- b }()
 	c := &socket{Conn: server, streams: newStreams(nil)}
 	c.end(goingAway)
-	_, _ = io.WriteString(server, "HTTP/1.1 101 \r\n\r\n") // as the reverse proxy does
+	_, _ = io.WriteString(server, "HTTP/1.1 101 \r\n\r\n")
+	c.open()
 	_, _ = c.Write(frame(2, 5))
 	c.Close()
 	if b := <-got; string(b) != "HTTP/1.1 101 \r\n\r\n"+string(goingAway.frame()) {
@@ -414,7 +415,7 @@ func TestNoGoodbyeAfterTheApplicationsOwn(t *testing.T) {
 	client, server := net.Pipe()
 	got := make(chan []byte)
 	go func() { b, _ := io.ReadAll(client); got <- b }()
-	c := &socket{Conn: server, streams: newStreams(nil)}
+	c := &socket{Conn: server, streams: newStreams(nil), opened: true}
 	own := []byte{0x88, 2, 3, 0xE8}
 	_, _ = c.Write(own)
 	c.end(goingAway)
@@ -441,7 +442,7 @@ func TestSlowClientIsCutAfterTheGrace(t *testing.T) {
 	defer client.Close()
 	s := newStreams(nil)
 	entered := make(chan bool, 10)
-	c := &socket{Conn: announcedConn{server, entered}, streams: s}
+	c := &socket{Conn: announcedConn{server, entered}, streams: s, opened: true}
 	s.add(c)
 	wrote := make(chan error)
 	go func() { _, err := c.Write(frame(2, 10)); wrote <- err }()

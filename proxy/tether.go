@@ -24,8 +24,8 @@ var errSessionOver = errors.New("the session that the request was allowed for is
 //   - a request that the application has not answered yet with the answer of the new verdict: mostly 401,
 //   - any other by a broken connection, since a part must not look like the whole.
 type tether struct {
-	l     *leg
 	x     *exchange
+	s     *session.Session
 	pr    *provider // whose session it is
 	timer *time.Timer
 	stop  context.CancelCauseFunc // ends the request to the application
@@ -43,7 +43,7 @@ func (l *leg) tether() *tether {
 	if x == nil || l.f.Session == nil || x.verdict.Provider == nil && !ofToken(l.f.Session) {
 		return nil
 	}
-	t := &tether{l: l, x: x, pr: x.verdict.Provider}
+	t := &tether{x: x, s: l.f.Session, pr: x.verdict.Provider}
 	l.Context, t.stop = context.WithCancelCause(l.Context)
 	if ofToken(l.f.Session) {
 		t.timer = time.AfterFunc(l.f.Session.Ends.Sub(x.start), t.expire)
@@ -64,10 +64,10 @@ func (t *tether) expire() {
 func (t *tether) tie() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.untied || t.following != nil || ofToken(t.l.f.Session) {
+	if t.untied || t.following != nil || ofToken(t.s) {
 		return
 	}
-	t.following = t.pr.sessions.Follow(t.l.f.Session, t.pr.refresh, func(s *session.Session, err error) {
+	t.following = t.pr.sessions.Follow(t.s, t.pr.refresh, func(s *session.Session, err error) {
 		if v := t.x.reconsider(t.pr, s, err); v.Kind != verdictAllow {
 			if t.x.revised.CompareAndSwap(nil, &v) {
 				t.pr.audit.denied(t.x, v)

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"slices"
@@ -148,39 +148,39 @@ func (f forward) tell(h http.Header, authorization []string) {
 	setComputed(h, f.Headers)
 }
 
-// serve forwards one request that the gate has let pass, and answers it.
+// serve forwards one request that the gate has let pass, and answers it. If that opens a WebSocket, it returns a tunnel, which the caller runs.
 //
 // Flow: hop-by-hop headers off (RFC 9110 section 7.6.1) → claims and our cookies off → identity, Bearer and forwarding headers on →
 // the path and query as they came, behind the base path → the answer, without our cookies.
 //
 // It panics with http.ErrAbortHandler when the answer breaks off, as httputil.ReverseProxy does: the client must not take a part for the whole.
-func (u *upstream) serve(w http.ResponseWriter, r *http.Request, f forward) {
+func (u *upstream) serve(w http.ResponseWriter, r *http.Request, f forward) *tunnel {
 	l := &leg{Context: r.Context(), u: u, w: w, in: r, f: f}
 	if err := l.readTarget(); err != nil {
 		l.fail(failure{http.StatusBadRequest, "bad_target", err})
-		return
+		return nil
 	}
 	if limit := u.o.MaxBody; limit > 0 && r.ContentLength > limit {
 		l.fail(failure{http.StatusRequestEntityTooLarge, "body_too_large", nil})
-		return
+		return nil
 	}
 	l.websocket = isWebSocketHandshake(r)
 	if u.o.Timeout > 0 {
 		defer l.bound(u.o.Timeout)()
 	}
 	l.tied = l.tether()
-	defer l.tied.untie()
+	defer l.over()
 	if u.files != "" {
 		u.files.serve(l)
-		return
+		return nil
 	}
-	defer l.release()
 	u.proxy.ServeHTTP(l, r.WithContext(l))
 	if !l.hijacked {
 		// RFC 9110 section 6.5.1: a trailer is no place for cookies. This one would bypass modifyResponse.
 		delete(w.Header(), http.TrailerPrefix+"Set-Cookie")
 		delete(w.Header(), http.TrailerPrefix+"Clear-Site-Data")
 	}
+	return l.tunnel
 }
 
 // readTarget finds what is asked for at the application. The gate has refused what is refused here; nothing may depend on its memory.
@@ -221,12 +221,14 @@ type leg struct {
 	at        *address    // where it is sent; nil before it is
 	target    string      // path and query as they are sent, behind the address's base path
 	websocket bool        // the client began a WebSocket handshake
+	conn      net.Conn    // to the application, for a WebSocket
 	tied      *tether     // to the session; nil without one
 	clock     *time.Timer // ends the exchange; nil without a timeout
 	upload    upload
 	interim   http.Header // of a 1xx response under way
 	answered  bool        // the final response has come: what is written now is that
 	hijacked  bool
+	tunnel    *tunnel // nil: the request has not become a WebSocket
 }
 
 type legKey struct{}
@@ -282,8 +284,13 @@ func (l *leg) aim(out *http.Request) {
 	}
 }
 
-// release gives the address back that the request was sent to.
-func (l *leg) release() { l.u.to.release(l.at) }
+// over gives back what the request held, unless a tunnel goes on with it.
+func (l *leg) over() {
+	if l.tunnel == nil {
+		l.tied.untie()
+		l.u.to.release(l.at)
+	}
+}
 
 // RoundTrip sends a request to the application, and once more where the application calls its token invalid and there is another one.
 func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -297,6 +304,9 @@ func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // send sends a request to the application, and notes how long its answer took to begin.
 func (l *leg) send(r *http.Request) (*http.Response, error) {
+	if l.websocket {
+		r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { l.conn = got.Conn }}))
+	}
 	x := exchangeOf(l.w)
 	if x == nil {
 		return l.u.to.send(l, r)
@@ -404,6 +414,9 @@ func modifyResponse(res *http.Response) error {
 		o.Streams.add(body)
 	}
 	l.answered = true
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return l.switchProtocols(res)
+	}
 	return nil
 }
 
@@ -460,26 +473,3 @@ func (l *leg) Write(p []byte) (int, error) { return l.w.Write(p) }
 
 // FlushError lets http.ResponseController flush.
 func (l *leg) FlushError() error { return http.NewResponseController(l.w).Flush() }
-
-// Hijack gives the reverse proxy the connection of a WebSocket.
-func (l *leg) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, brw, err := http.NewResponseController(l.w).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	l.hijacked = true
-	if x := exchangeOf(l.w); x != nil {
-		x.status, x.answered = http.StatusSwitchingProtocols, x.now() // the reverse proxy writes it to the connection itself
-	}
-	c := &socket{Conn: conn, early: brw.Reader, streams: l.u.o.Streams}
-	l.u.o.Streams.add(c)
-	if t := l.tied; t != nil {
-		t.tie()
-		c.used = t.used
-		if err := t.becomes(c); err != nil {
-			_ = c.Close()
-			return nil, nil, err
-		}
-	}
-	return c, brw, nil
-}

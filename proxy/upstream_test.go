@@ -61,7 +61,9 @@ func newFront(t testing.TB, address string, decide func(r *http.Request) forward
 			fwd = decide(r)
 		}
 		fwd.Client = o.Forwarding.client(r)
-		f.u.serve(w, r, fwd)
+		if ws := f.u.serve(w, r, fwd); ws != nil {
+			ws.run(func() {})
+		}
 	}))
 	f.Server.Start()
 	t.Cleanup(func() {

@@ -30,7 +30,7 @@ type generation struct {
 	tls, adminTLS *tls.Config // nil: http
 
 	requests   atomic.Int64  // under way, and one more while it is the current generation
-	idle       chan struct{} // closed when there are none, and will be none
+	idle       chan struct{} // closed when there are none, and will be none, nor WebSockets
 	tooMany    chan struct{} // closed by the first endStreams
 	endStreams func()        // ends its streams in the background
 	stop       func()        // ends its background work and waits for it
@@ -81,7 +81,10 @@ func (g *generation) enter() bool {
 
 func (g *generation) leave() {
 	if g.requests.Add(-1) == 0 {
-		close(g.idle)
+		go func() { // ends with the last of its WebSockets
+			g.proxy.WaitForTunnels()
+			close(g.idle)
+		}()
 	}
 }
 

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 
 	"postern/proxy/metrics"
 )
@@ -107,4 +109,13 @@ func (c *clientConn) CloseWrite() error {
 		return conn.CloseWrite()
 	}
 	return nil
+}
+
+// SyscallConn gives what is under it: it passes bytes through as they are.
+func (c *clientConn) SyscallConn() (syscall.RawConn, error) {
+	conn, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return conn.SyscallConn()
 }
