@@ -53,9 +53,10 @@ func newAttemptID(now time.Time) string {
 	return hex.EncodeToString(b[:])
 }
 
-// purpose binds a cookie to the provider, the client and the origin that it was made for.
+// purpose binds a cookie to the provider, the client and the origin that it was made for. The issuer is in it because a name of the configuration may come
+// to stand for another one while a person is at the first, whose code must not go there.
 func (a *attempts) purpose(pr *provider, origin string) string {
-	return "attempt\x00" + pr.name + "\x00" + pr.clientID + "\x00" + origin
+	return "attempt\x00" + pr.idp.Issuer() + "\x00" + pr.name + "\x00" + pr.clientID + "\x00" + origin
 }
 
 // name is the cookie's name for one attempt.

@@ -59,7 +59,7 @@ var mutants = []mutant{
 	{"A5", "the session of before lives on", "proxy", `old, _ := pr.sessions.Load(ctx, x.r.Header)`, `old, _ := pr.sessions.Load(ctx, nil)`},
 	{"A7", "the nonce is not compared", "proxy/idp", `if want.nonce != "" &&`, `if want.nonce == "?" &&`},
 	{"A9", "an answer of another issuer is taken", "proxy/idp", `f.Params.Has("iss") && iss != p.issuer`, `f.Params.Has("iss") && iss == "?"`},
-	{"A9", "an answer may come to another provider's address", "proxy", `if pr.callback != endpoint {`, `if pr.callback == "" {`},
+	{"A9", "an answer may come to another provider's address", "proxy", `if pr.callback != endpoint {`, `if pr.callback != endpoint && endpoint == "" {`},
 	{"A10", "an answer need not name its issuer", "proxy/idp", `iss == "" && m.issRequired`, `iss == "?" && m.issRequired`},
 	{"A11", "a parameter may stand twice", "proxy/idp", `case len(v) > 1: // RFC 6749`, `case len(v) > 9: // RFC 6749`},
 	{"A13", "callbacks come by any method", "proxy/idp", `if f.Posted != (p.o.ResponseMode == modeFormPost) {`, `if f.Params == nil {`},
@@ -79,6 +79,7 @@ var mutants = []mutant{
 	{"A167", "a refused refresh token is sent again", "proxy/idp", `e.Kind = session.Rejected`, `e.Kind = session.Again`},
 	{"A180", "without store people are sent to sign in", "proxy", `verdict{Kind: verdictUnavailable, Reason: "store_unavailable"}`, `verdict{Kind: verdictSignIn, Reason: "store_unavailable"}`},
 	{"A194", "sign-ins without cookies go on and on", "proxy", `if count < maxSignInsInARow {`, `if count < 9*maxSignInsInARow {`},
+	{"A196", "a sign-in goes on at another provider of that name", "proxy", `"attempt\x00" + pr.idp.Issuer() + "\x00"`, `"attempt\x00"`},
 	{"A195", "nobody is warned of a secret that all can read", "config", `info.Mode().Perm()&0o006 != 0`, `info.Mode().Perm()&0 != 0`},
 }
 

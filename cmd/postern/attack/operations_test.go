@@ -4,6 +4,7 @@ package attack_test
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -175,6 +177,70 @@ func TestA196_FilesThatChange(t *testing.T) {
 	proctest.Eventually(t, "the new client secret is used", func() error {
 		if p := w.browser().open("/x"); p.status != http.StatusOK {
 			return fmt.Errorf("%d", p.status)
+		}
+		return nil
+	})
+}
+
+// A sign-in began with one configuration and comes back to another. Its code goes to nobody but the provider that gave it, and nobody is signed in by
+// halves: the person is sent to sign in again, and then it works. The same for the tokens of a session.
+func TestA196_ChangesDuringASignIn(t *testing.T) {
+	attack(t)
+	for name, change := range map[string]func(w *world, other string) (pairs []string){
+		"the name stands for another provider": func(w *world, other string) []string { return []string{w.provider.URL, other} },
+		"the client is another":                func(*world, string) []string { return []string{"client_id: wiki", "client_id: wiki2"} },
+		"the provider has another name":        func(*world, string) []string { return []string{"corp: {", "renamed: {"} },
+		"all keys are others":                  func(w *world, _ string) []string { w.otherKey(); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			other, _ := second(t, "other")
+			w := newWorld(t, settings{})
+			for _, p := range []*idptest.Server{w.provider, other} {
+				p.SetIssParameter(false) // which would tell providers apart by itself
+				p.SetTokenTTL(2 * time.Second)
+				for _, id := range []string{"wiki", "wiki2"} {
+					p.AddClient(idptest.Client{ID: id, Secret: w.clientSecret, RedirectURIs: []string{w.origin + "/oauth2/callback"}})
+				}
+			}
+			w.restart()
+			before := w.browser()
+			before.signIn("/x")
+			keys := w.sessionKeys()
+			w.app.forget()
+			b := w.browser()
+			callback := b.callback("/x").String()
+			calls := func() int { return w.provider.Calls(idptest.Token) + other.Calls(idptest.Token) }
+			sent := calls()
+			w.reloads(func() { w.rewrite(change(w, other.URL)...) })
+			p := b.navigate(callback)
+			if p.status >= http.StatusInternalServerError || b.session() != "" || calls() != sent {
+				t.Errorf("the callback gets %d, session %q, and %d codes were sent", p.status, b.session(), calls()-sent)
+			}
+			proctest.Passes(t, time.Now().Add(2*time.Second)) // the session's access token has expired
+			if a := w.ask(w.get("/x", before.cookies())); a.status != http.StatusUnauthorized || calls() != sent {
+				t.Errorf("a session of before gets %d, and %d tokens were sent", a.status, calls()-sent)
+			}
+			w.app.none(t)
+			if after := w.sessionKeys(); len(after) > len(keys) {
+				t.Errorf("in Redis: %q, before %q", after, keys)
+			}
+			if p := b.open("/x"); p.status != http.StatusOK {
+				t.Errorf("signing in again ends with %d", p.status)
+			}
+		})
+	}
+}
+
+// reloads waits until the program has taken what change makes of the configuration.
+func (w *world) reloads(change func()) {
+	w.t.Helper()
+	const taken = `"msg":"configuration taken"`
+	before := strings.Count(w.log.String(), taken)
+	change()
+	w.process.Signal(w.t, syscall.SIGHUP)
+	proctest.Eventually(w.t, "the configuration is taken", func() error {
+		if strings.Count(w.log.String(), taken) == before {
+			return errors.New("not yet")
 		}
 		return nil
 	})
