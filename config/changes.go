@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // Changes names what differs between two configurations, in the order of the reference: keys such as server.log.level, whole providers, and how many
@@ -63,17 +64,20 @@ func changedProviders(path string, before, after Providers) (changes []string) {
 
 // changedRoutes counts routes. The same host, path and methods are the same route.
 func changedRoutes(path string, before, after []Route) []string {
-	name := func(r Route) string { return fmt.Sprintf("%q %q %q", r.Host, r.Path, r.Methods) }
-	old := map[string]Route{}
-	for _, r := range before {
-		old[name(r)] = r
+	type place struct{ host, path, methods string }
+	placeOf := func(r *Route) place { return place{r.Host, r.Path, strings.Join(r.Methods, " ")} }
+	old := make(map[place]*Route, len(before))
+	for i := range before {
+		old[placeOf(&before[i])] = &before[i]
 	}
 	var added, altered int
-	for _, r := range after {
-		was, ok := old[name(r)]
-		delete(old, name(r))
+	for i := range after {
+		r := &after[i]
+		at := placeOf(r)
+		was := old[at]
+		delete(old, at)
 		switch {
-		case !ok:
+		case was == nil:
 			added++
 		case !same(reflect.ValueOf(was), reflect.ValueOf(r)):
 			altered++
@@ -87,18 +91,18 @@ func changedRoutes(path string, before, after []Route) []string {
 
 // same compares values. Secrets are the same when they are in the same file, or written out alike.
 func same(a, b reflect.Value) bool {
-	switch x := a.Interface().(type) {
-	case Secret:
-		return sameSecret(x, b.Interface().(Secret))
-	case *url.URL:
-		return reflect.DeepEqual(x, b.Interface())
+	switch a.Type() {
+	case reflect.TypeFor[Secret]():
+		return sameSecret(a.Interface().(Secret), b.Interface().(Secret))
+	case reflect.TypeFor[*url.URL]():
+		return reflect.DeepEqual(a.Interface(), b.Interface())
 	}
 	switch a.Kind() {
 	case reflect.Pointer:
 		return a.IsNil() == b.IsNil() && (a.IsNil() || same(a.Elem(), b.Elem()))
 	case reflect.Struct:
 		if isText(a.Type()) {
-			return a.Interface() == b.Interface()
+			return a.Equal(b)
 		}
 		for i := range a.NumField() {
 			if !same(a.Field(i), b.Field(i)) {
@@ -116,8 +120,10 @@ func same(a, b reflect.Value) bool {
 			}
 		}
 		return true
+	case reflect.Map:
+		return reflect.DeepEqual(a.Interface(), b.Interface()) // they hold no secrets, which are functions
 	}
-	return reflect.DeepEqual(a.Interface(), b.Interface()) // maps hold no secrets that are functions
+	return a.Equal(b)
 }
 
 func sameSecret(a, b Secret) bool {

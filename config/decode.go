@@ -74,14 +74,26 @@ func fieldsOf(t reflect.Type) *keysOf {
 // reflectValue is the value that a pointer points to.
 func reflectValue(pointer any) reflect.Value { return reflect.ValueOf(pointer).Elem() }
 
-// setDefaults fills the default tags of a struct and of the structs in it.
+var knownDefaults sync.Map // of each type: its value with the default tags of the struct and of the structs in it, which hold no pointers
+
+// setDefaults makes all of a struct what it is where the file says nothing.
 func setDefaults(v reflect.Value) {
+	known, ok := knownDefaults.Load(v.Type())
+	if !ok {
+		made := reflect.New(v.Type()).Elem()
+		fillDefaults(made)
+		known, _ = knownDefaults.LoadOrStore(v.Type(), made)
+	}
+	v.Set(known.(reflect.Value))
+}
+
+func fillDefaults(v reflect.Value) {
 	for i := range v.NumField() {
 		f := v.Field(i)
 		text, ok := v.Type().Field(i).Tag.Lookup("default")
 		switch {
 		case !ok && f.Kind() == reflect.Struct && v.Type().Field(i).IsExported():
-			setDefaults(f)
+			fillDefaults(f)
 		case ok && f.Kind() == reflect.Struct: // a union: its zero value, or normalise, is the default
 		case ok:
 			if err := setText(f, text); err != nil {

@@ -54,8 +54,9 @@ func Parse(name string, data []byte, o LoadOptions) (*Config, error) {
 	if root == nil {
 		return nil, d.problems.sorted()
 	}
-	c := &Config{src: d.src}
+	c := &Config{}
 	setDefaults(reflect.ValueOf(c).Elem())
+	c.src = d.src
 	d.decode("", root, reflect.ValueOf(c).Elem(), field{})
 	o.override(c)
 	c.normalise()

@@ -36,45 +36,48 @@ func (m *mistake) Error() string { return m.what + ". " + m.mend }
 
 // isText tells whether a type is written as one YAML value.
 func isText(t reflect.Type) bool {
-	switch reflect.Zero(t).Interface().(type) {
-	case time.Duration, Size, *url.URL, netip.Prefix, string, bool, int, float64:
+	switch t {
+	case reflect.TypeFor[time.Duration](), reflect.TypeFor[Size](), reflect.TypeFor[*url.URL](), reflect.TypeFor[netip.Prefix](),
+		reflect.TypeFor[string](), reflect.TypeFor[bool](), reflect.TypeFor[int](), reflect.TypeFor[float64]():
 		return true
 	}
 	return false
 }
 
-// setText types a text: what it means depends on the key alone, never on how YAML would have read it.
+// setText types a text: what it means depends on the key alone, never on how YAML would have read it. A text that is wrong changes nothing.
 func setText(v reflect.Value, text string) error {
-	var value any
-	var err error
-	switch v.Interface().(type) {
-	case string:
-		value = text
-	case bool:
-		value, err = parseBool(text)
-	case int:
-		value, err = parseInt(text)
-	case float64:
-		value, err = parseFloat(text)
-	case time.Duration:
-		value, err = parseDuration(text)
-	case Size:
-		value, err = parseSize(text)
-	case *url.URL:
-		value, err = parseURL(text)
-	case netip.Prefix:
-		value, err = parsePrefix(text)
+	switch to := v.Addr().Interface().(type) {
+	case *string:
+		*to = text
+	case *bool:
+		return assign(to, text, parseBool)
+	case *int:
+		return assign(to, text, parseInt)
+	case *float64:
+		return assign(to, text, parseFloat)
+	case *time.Duration:
+		return assign(to, text, parseDuration)
+	case *Size:
+		return assign(to, text, parseSize)
+	case **url.URL:
+		return assign(to, text, parseURL)
+	case *netip.Prefix:
+		return assign(to, text, parsePrefix)
 	}
-	if err != nil {
-		return err
-	}
-	v.Set(reflect.ValueOf(value))
 	return nil
+}
+
+func assign[T any](to *T, text string, parse func(string) (T, error)) error {
+	value, err := parse(text)
+	if err == nil {
+		*to = value
+	}
+	return err
 }
 
 // text decodes a single value.
 func (d *decoder) text(path string, n ast.Node, v reflect.Value, f field) {
-	_, isURL := v.Interface().(*url.URL)
+	isURL := v.Type() == reflect.TypeFor[*url.URL]()
 	text, ok := d.scalar(path, n, example(v, f), !isURL) // a URL can hold a password
 	if !ok {
 		return

@@ -56,8 +56,9 @@ func (ps *Providers) decodeNode(d *decoder, path string, n ast.Node) {
 	for _, e := range entries {
 		at := join(path, e.key)
 		d.src.marks[at] = e.at
-		p := Provider{Name: e.key}
+		var p Provider
 		setDefaults(reflect.ValueOf(&p).Elem())
+		p.Name = e.key
 		f := d.preset(at, e.value, &p)
 		d.decode(at, e.value, reflect.ValueOf(&p).Elem(), field{})
 		d.settle(at, f)
