@@ -169,8 +169,8 @@ func (d *decoder) entries(path string, n ast.Node, want string) ([]entry, bool) 
 		d.fail(path, n, "must be "+want+", but is "+kind(n), "Write key: value, each in a line of its own beneath")
 		return nil, false
 	}
-	var out []entry
-	lines := map[string]int{}
+	out := make([]entry, 0, len(pairs))
+	lines := make(map[string]int, len(pairs))
 	for _, p := range pairs {
 		e := entry{at: markOf(p.Key.GetToken()), value: p.Value}
 		if t := p.Key.GetToken(); t != nil {

@@ -37,6 +37,7 @@ func (d *decoder) parse(data []byte) (root ast.Node) {
 	}()
 	tokens := lexer.Tokenize(string(data))
 	d.src.excerpts.read(tokens)
+	d.src.marks = make(map[string]mark, len(tokens)/4) // about as many as there will be
 	before := len(d.problems)
 	d.refuseTokens(tokens)
 	if len(d.problems) > before {
