@@ -14,7 +14,7 @@ type Session struct {
 	IdleTimeout time.Duration `yaml:"idle_timeout" default:"1h"`
 	// Lifetime ends every session this long after sign-in.
 	Lifetime time.Duration `yaml:"lifetime" default:"12h"`
-	// RefreshBefore is how long before its expiry an access token is refreshed, at most a third of its life.
+	// RefreshBefore is how long before its expiry an access token is refreshed at the latest, at most a third of its life. Each session is refreshed up to a tenth of that life sooner, ten minutes at most, so that the provider does not hear of all of them at once.
 	RefreshBefore time.Duration `yaml:"refresh_before" default:"60s"`
 	// Cookie says what the session cookie is like.
 	Cookie Cookie `yaml:"cookie"`

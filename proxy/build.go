@@ -195,7 +195,7 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, env Env, 
 			env.Metrics.SessionEnded(e.Provider, string(e.Reason))
 		},
 		Cookie:      session.Cookie{Name: cfg.CookieName(c.Name), Secure: secure, Persistent: s.Cookie.Persistent, SameSite: sameSite(s.Cookie.SameSite)},
-		IdleTimeout: s.IdleTimeout, Lifetime: s.Lifetime, RefreshBefore: s.RefreshBefore,
+		IdleTimeout: s.IdleTimeout, Lifetime: s.Lifetime, RefreshBefore: s.RefreshBefore, SpreadRefresh: true,
 		Cache:           session.CacheOptions{MaxSize: int64(s.Cache.MaxSize), MaxStale: s.Cache.MaxStale},
 		KeepFor:         s.OnStoreError.Keep,
 		MaxPerUser:      s.MaxSessionsPerUser,

@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/fnv"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -361,20 +363,41 @@ func (m *Manager) schedule(s *Session) {
 	if end := s.Created.Add(m.o.Lifetime); s.Ends.After(end) {
 		s.Ends = end
 	}
-	t := s.Tokens
 	s.due, s.must = time.Time{}, time.Time{}
-	if t.Refresh == "" || t.Expiry.IsZero() {
-		return
+	if s.Tokens.Refresh != "" {
+		s.due, s.must = RefreshTimes(s.Tokens, m.o.RefreshBefore, m.early(s))
 	}
-	before, margin := m.o.RefreshBefore, waitMargin
+}
+
+// early is which part of the spread of [RefreshTimes] s is refreshed sooner. All processes reckon with the same, and each refresh brings another.
+func (m *Manager) early(s *Session) float64 {
+	if !m.o.SpreadRefresh {
+		return 0
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(s.key))
+	_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(millis(s.Tokens.Obtained))))
+	return float64(h.Sum32()) / (1 << 32)
+}
+
+// spreadMost bounds the spread of [RefreshTimes].
+const spreadMost = 10 * time.Minute
+
+// RefreshTimes says when the access token of t is due to be refreshed, and from when on requests wait for that; the zero times are never.
+// It is due before that long in front of its expiry, at most a third of its life, and sooner by early, from 0 to 1, of a tenth of its life.
+func RefreshTimes(t Tokens, before time.Duration, early float64) (due, must time.Time) {
+	if t.Expiry.IsZero() {
+		return due, must
+	}
+	margin, sooner := waitMargin, time.Duration(0)
 	if !t.Obtained.IsZero() {
 		life := t.Expiry.Sub(t.Obtained)
 		if life <= 0 { // a provider that hands out expired tokens is asked once a second, not for each request
-			s.due = t.Obtained.Add(time.Second)
-			s.must = s.due
-			return
+			due = t.Obtained.Add(time.Second)
+			return due, due
 		}
 		before, margin = min(before, life/3), min(margin, life/10)
+		sooner = time.Duration(early * float64(min(life/10, spreadMost)))
 	}
-	s.due, s.must = t.Expiry.Add(-max(before, margin)), t.Expiry.Add(-margin)
+	return t.Expiry.Add(-max(before, margin) - sooner), t.Expiry.Add(-margin)
 }

@@ -75,10 +75,11 @@ func (m *Manager) fly(ctx context.Context, s *Session, refresh RefreshFunc, forc
 // Flow:
 //
 //  1. take the session's lease, or wait until whoever holds it has changed the session
-//  2. read the session again under the lease: it may have ended, or been refreshed by another process
-//  3. note in the store that the refresh token is about to be sent, see claim
-//  4. exchange it, renewing the lease
-//  5. write the new tokens on the version that was read, before anything else
+//  2. wait for a place among the exchanges of this process, see MaxExchanges
+//  3. read the session again under the lease: it may have ended, or been refreshed by another process
+//  4. note in the store that the refresh token is about to be sent, see claim
+//  5. exchange it, renewing the lease
+//  6. write the new tokens on the version that was read, before anything else
 //
 // Waiters get the result as soon as it is certain; if the store does not take the write, that goes on.
 func (m *Manager) run(ctx context.Context, f *flight, s *Session, refresh RefreshFunc, force bool) {
@@ -94,6 +95,11 @@ func (m *Manager) run(ctx context.Context, f *flight, s *Session, refresh Refres
 		stop := m.keepLease(ctx, s.key, owner)
 		defer m.release(ctx, s.key, owner)
 		defer stop()
+		if err := m.enter(ctx); err != nil {
+			f.finish(nil, err)
+			return
+		}
+		defer m.leave()
 		m.exchange(ctx, f, s, refresh, force)
 		return
 	}
@@ -103,6 +109,25 @@ func (m *Manager) run(ctx context.Context, f *flight, s *Session, refresh Refres
 	}
 	f.finish(other, err)
 }
+
+// errCrowded says that the provider was busy with other refreshes for as long as one may take.
+var errCrowded = errors.New("too many refreshes are under way")
+
+// enter takes a place among the exchanges under way, and leave gives it back. Nothing was sent for whoever got none.
+func (m *Manager) enter(ctx context.Context) error {
+	t := time.NewTimer(m.o.ExchangeTimeout)
+	defer t.Stop()
+	select {
+	case m.calls <- struct{}{}:
+		return nil
+	case <-t.C:
+		return &RetryError{After: againPause, Err: errCrowded}
+	case <-ctx.Done():
+		return &RetryError{After: againPause, Err: context.Cause(ctx)}
+	}
+}
+
+func (m *Manager) leave() { <-m.calls }
 
 // reread reads s from the store, past the cache. It returns the newest version and the version that is stored.
 func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, error) {
@@ -143,7 +168,7 @@ func (m *Manager) reread(ctx context.Context, s *Session) (*Session, int64, erro
 	return v.s, rec.Version, nil
 }
 
-// exchange is steps 2 to 5 of a flight.
+// exchange is steps 3 to 6 of a flight.
 func (m *Manager) exchange(ctx context.Context, f *flight, had *Session, refresh RefreshFunc, force bool) {
 	s, stored, err := m.reread(ctx, had)
 	if errors.Is(err, ErrUnavailable) {
@@ -399,7 +424,7 @@ func (m *Manager) failed(ctx context.Context, f *flight, s *Session, stored int6
 	now, mm := m.o.Now(), m.memo(s)
 	switch re.Kind {
 	case Again:
-		pause := min(againPause<<min(mm.tries, 10), againPauseMax)
+		pause := RetryPause(mm.tries)
 		if re.RetryAfter > 0 {
 			pause = min(max(re.RetryAfter, againPause), retryAfterMax)
 		}

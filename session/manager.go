@@ -27,6 +27,10 @@ const (
 	// maxTouches bounds the touches under way, and the reads ahead; when the store is slower than that, they are dropped.
 	maxTouches = 32
 
+	// MaxExchanges bounds the exchanges of refresh tokens under way. After an outage of the provider many sessions are due at once, and a provider
+	// that they overrun lets calls time out: of those nobody knows whether the token is spent.
+	MaxExchanges = 64
+
 	// maxMemos bounds the sessions whose last refresh failed that are remembered.
 	maxMemos = 1 << 16
 )
@@ -46,6 +50,9 @@ type Options struct {
 	IdleTimeout, Lifetime time.Duration
 	// RefreshBefore is how long before its expiry an access token is refreshed, at most a third of its life.
 	RefreshBefore time.Duration
+	// SpreadRefresh refreshes each session up to a tenth of its token's life sooner, each at another time, so that the provider does not
+	// hear of all at once whose tokens are of one age.
+	SpreadRefresh bool
 	Cache         CacheOptions
 	// KeepFor is how long after it was last confirmed a copy is used while the store does not answer. 0 is not at all. Idle timeout and lifetime hold
 	// all the same, and what this process knows to be over, or was told a change of, is not used. It lengthens what MaxStale promises on a
@@ -127,6 +134,7 @@ type Manager struct {
 	watched atomic.Bool   // whether notices arrive
 	touches chan struct{} // a place for each touch under way
 	reads   chan struct{} // a place for each read ahead under way
+	calls   chan struct{} // a place for each exchange of a refresh token under way
 
 	strange    *otter.Cache[[32]byte, struct{}] // by the hash of the cookie: those that were told
 	strangeLog quota
@@ -174,6 +182,7 @@ func NewManager(o Options) (*Manager, error) {
 		codec:   c,
 		touches: make(chan struct{}, maxTouches),
 		reads:   make(chan struct{}, maxTouches),
+		calls:   make(chan struct{}, MaxExchanges),
 		flights: map[string]*flight{},
 
 		ends: newRecent[end](maxEnds), rotations: newRecent[*Session](maxRotations), lost: make(chan struct{}, 1),

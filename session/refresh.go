@@ -182,5 +182,8 @@ func (m *Manager) blocked(s *Session, now time.Time) error {
 	return nil
 }
 
+// RetryPause is how long a refresh token is not sent after so many failures in a row, and one more, after which it may be sent again.
+func RetryPause(tries int) time.Duration { return min(againPause<<min(tries, 10), againPauseMax) }
+
 // errUnknown is what is left to say of an unknown outcome that another process had.
 var errUnknown = errors.New("the outcome of the last refresh is unknown")

@@ -46,6 +46,7 @@ func (m *Manager) touch(key string, seen time.Time) {
 // touchRetry is the least time between two touches of a session when the first was lost.
 const touchRetry = 5 * time.Second
 
-func (m *Manager) touchEvery() time.Duration {
-	return min(time.Minute, m.o.IdleTimeout/10)
-}
+func (m *Manager) touchEvery() time.Duration { return TouchEvery(m.o.IdleTimeout) }
+
+// TouchEvery is how often the store is told at most that a session is used.
+func TouchEvery(idleTimeout time.Duration) time.Duration { return min(time.Minute, idleTimeout/10) }

@@ -45,6 +45,7 @@ var floors = map[string]int{
 	"postern/cmd/postern/proctest":      0,
 	"postern/cmd/demo":                  4,
 	"postern/cmd/bench":                 4,
+	"postern/cmd/scale":                 4,
 	"postern/proxy/tracing":             0,
 	"postern/proxy/tracing/tracingtest": 0,
 	"postern/cmd/postern/attack":        4,
@@ -56,7 +57,7 @@ var onlyFor = map[string]struct {
 	why       string
 }{
 	"postern/config": {
-		[]string{"postern/proxy", "postern/proxy/access", "postern/cmd/postern", "postern/cmd/postern/doctor", "postern/cmd/demo", "postern/proxy/proxytest"},
+		[]string{"postern/proxy", "postern/proxy/access", "postern/cmd/postern", "postern/cmd/postern/doctor", "postern/cmd/demo", "postern/cmd/scale", "postern/proxy/proxytest"},
 		"every constructor takes its narrow part, so only proxy.New and cmd know the file",
 	},
 	"postern/session/memstore": {
