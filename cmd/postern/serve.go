@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -88,6 +89,7 @@ func serve(ctx context.Context, o *options) error {
 	first.proxy.Listening()
 	log.Info("serving", "version", version, "listen", s.public.addr(), "admin_listen", s.admin.addr(), "config", o.config)
 	notify("READY=1")
+	debug.FreeOSMemory() // what reading the configuration and compiling its rules took
 	r := &reloader{o: o, env: env, level: level, all: all, watcher: watcher{seen: files}, taken: files}
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
