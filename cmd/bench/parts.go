@@ -23,6 +23,15 @@ const (
 	signedPath = "/signed" // as through Postern: a bearer token, a user, and no cookie of ours
 )
 
+// What Postern is to the provider, and what it gets.
+const (
+	providerName    = "corp"
+	clientID        = "bench"
+	clientSecret    = "secret"
+	accessTokenSize = 1193
+	tokenLife       = time.Hour
+)
+
 // page is the 1 KiB that the application answers.
 var page = strings.Repeat("0123456789abcdef0123456789abcde\n", 32)
 
@@ -82,13 +91,13 @@ func serveProvider(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	p, err := idptest.Start(*addr, idptest.Options{JWTAccessTokens: true, AccessTokenSize: 1193})
+	p, err := idptest.Start(*addr, idptest.Options{JWTAccessTokens: true, AccessTokenSize: accessTokenSize})
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	p.SetTokenTTL(time.Hour)
-	p.AddClient(idptest.Client{ID: "bench", Secret: "secret", RedirectURIs: strings.Split(*callbacks, ",")})
+	p.SetTokenTTL(tokenLife)
+	p.AddClient(idptest.Client{ID: clientID, Secret: clientSecret, RedirectURIs: strings.Split(*callbacks, ",")})
 	p.AddUser(idptest.User{Sub: "alice", Claims: map[string]any{
 		"name": "Alice Liddell", "email": "alice@example.com", "email_verified": true, "preferred_username": "alice",
 		"groups": []string{"wiki-users", "admins"},

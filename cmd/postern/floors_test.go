@@ -65,11 +65,11 @@ var onlyFor = map[string]struct {
 		"proxy is handed a session.Store",
 	},
 	"postern/session/redisstore": {
-		[]string{"postern/cmd/postern", "postern/cmd/postern/doctor"},
+		[]string{"postern/cmd/postern", "postern/cmd/postern/doctor", "postern/cmd/bench"},
 		"proxy is handed a session.Store",
 	},
 	"postern/session/seal": {
-		[]string{"postern/session", "postern/proxy", "postern/cmd/postern", "postern/cmd/demo", "postern/proxy/proxytest"},
+		[]string{"postern/session", "postern/proxy", "postern/cmd/postern", "postern/cmd/demo", "postern/cmd/bench", "postern/proxy/proxytest"},
 		"a store never sees what is sealed",
 	},
 	"postern/proxy/idp": {
