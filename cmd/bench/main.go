@@ -1,12 +1,4 @@
-// Command bench measures what Postern costs: CPU seconds per 100,000 requests and throughput, beside the application asked directly
-// and a bare, tuned httputil.ReverseProxy, in alternating rounds on loopback.
-//
-// Everything it measures is a process of its own: the application, the bare proxy, a provider and the load (all of them this
-// program again), redis-server, and the built postern with configurations that differ only as the table says. It signs in
-// for real and checks every answer: a wrong one fails the run. Figures never do: they are for people, who should trust the
-// ratios and not the absolute values of a busy machine.
-//
-// Start in rounds.go; stack.go starts the processes, load.go is the load.
+// Command bench measures what Postern costs, and holds it against the targets of issue "Speed".
 package main
 
 import (
@@ -15,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"syscall"
 	"time"
 )
@@ -24,8 +17,15 @@ type options struct {
 	rounds      int
 	duration    time.Duration // of one measurement
 	connections int
+	only        *regexp.Regexp // nil: everything
 	quick       bool
+
+	sessions, sockets, routes int   // how many of them are many
+	transfer                  int64 // bytes
 }
+
+// wants tells whether a row or a figure of that name is asked for.
+func (o *options) wants(name string) bool { return o.only == nil || o.only.MatchString(name) }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -36,26 +36,22 @@ func main() {
 	}
 }
 
-// parts are the processes that bench starts of itself.
-var parts = map[string]func(context.Context, []string) error{
-	"upstream": serveUpstream,
-	"bare":     serveBare,
-	"provider": serveProvider,
-	"load":     sendLoad,
-}
-
 func run(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		if part, ok := parts[args[0]]; ok {
 			return part(ctx, args[1:])
 		}
 	}
-	var o options
+	o := options{sessions: 100_000, sockets: 10_000, routes: 10_000, transfer: 1 << 30}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds, each in another order")
-	flags.DurationVar(&o.duration, "duration", 4*time.Second, "how long each target is measured in a round")
+	flags.DurationVar(&o.duration, "duration", 4*time.Second, "how long each row is measured in a round")
 	flags.IntVar(&o.connections, "connections", 64, "keep-alive connections, each with one request at a time")
-	flags.BoolVar(&o.quick, "quick", false, "two short rounds of the chief targets, to see that all of it works")
+	flags.BoolVar(&o.quick, "quick", false, "a short look at all that is ours, to see that it works")
+	flags.Func("only", "rows and figures whose names match this regular expression", func(text string) (err error) {
+		o.only, err = regexp.Compile(text)
+		return err
+	})
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -63,7 +59,8 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("unknown argument %q", flags.Arg(0))
 	}
 	if o.quick {
-		o.rounds, o.duration = 2, time.Second
+		o.rounds, o.duration = 2, 250*time.Millisecond
+		o.sessions, o.sockets, o.routes, o.transfer = 500, 100, 500, 32<<20
 	}
 	return bench(ctx, os.Stdout, o)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -17,45 +16,29 @@ import (
 	"postern/proxy/idp/idptest"
 )
 
-// Paths of the application.
-const (
-	plainPath  = "/plain"  // for whoever asks
-	signedPath = "/signed" // as through Postern: a bearer token, a user, and no cookie of ours
-)
-
 // What Postern is to the provider, and what it gets.
 const (
 	providerName    = "corp"
 	clientID        = "bench"
 	clientSecret    = "secret"
+	callbackPath    = "/oauth2/callback"
+	user            = "alice"
 	accessTokenSize = 1193
 	tokenLife       = time.Hour
 )
 
-// page is the 1 KiB that the application answers.
-var page = strings.Repeat("0123456789abcdef0123456789abcde\n", 32)
-
-// serveUpstream is the application.
-func serveUpstream(ctx context.Context, _ []string) error {
-	return serve(ctx, "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := r.Header
-		if r.URL.Path == signedPath &&
-			(len(h.Get("Authorization")) < 1000 || h.Get("X-Forwarded-User") != "alice" || strings.Contains(h.Get("Cookie"), "postern")) {
-			http.Error(w, "not signed in", http.StatusForbidden)
-			return
-		}
-		w.Header()["Content-Type"] = []string{"text/plain; charset=utf-8"}
-		_, _ = io.WriteString(w, page) // a client that left is no matter of the measurement
-	}))
+// parts are the processes that bench starts of itself. A part that serves prints where.
+var parts = map[string]func(context.Context, []string) error{
+	"app":      serveApp,
+	"bare":     serveBare,
+	"provider": serveProvider,
+	"load":     sendLoad,
 }
 
 // serveBare is the yardstick: nothing but httputil.ReverseProxy, with a Transport and buffers as good as they get.
 func serveBare(ctx context.Context, args []string) error {
-	target, err := url.Parse(args[0])
-	if err != nil {
-		return err
-	}
-	return serve(ctx, "127.0.0.1:0", &httputil.ReverseProxy{
+	target := &url.URL{Scheme: "http", Host: args[0]}
+	return serve(ctx, &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			r.Out.Host = r.In.Host
@@ -86,20 +69,19 @@ func (b *buffers) Put(p []byte) { b.pool.Put((*[32 << 10]byte)(p)) }
 // serveProvider is the identity provider, with access tokens as large as real ones.
 func serveProvider(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("provider", flag.ContinueOnError)
-	addr := flags.String("listen", "", "address")
 	callbacks := flags.String("callbacks", "", "redirect URIs, by comma")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	p, err := idptest.Start(*addr, idptest.Options{JWTAccessTokens: true, AccessTokenSize: accessTokenSize})
+	p, err := idptest.Start("127.0.0.1:0", idptest.Options{JWTAccessTokens: true, AccessTokenSize: accessTokenSize})
 	if err != nil {
 		return err
 	}
 	defer p.Close()
 	p.SetTokenTTL(tokenLife)
 	p.AddClient(idptest.Client{ID: clientID, Secret: clientSecret, RedirectURIs: strings.Split(*callbacks, ",")})
-	p.AddUser(idptest.User{Sub: "alice", Claims: map[string]any{
-		"name": "Alice Liddell", "email": "alice@example.com", "email_verified": true, "preferred_username": "alice",
+	p.AddUser(idptest.User{Sub: user, Claims: map[string]any{
+		"name": "Alice Liddell", "email": "alice@example.com", "email_verified": true, "preferred_username": user,
 		"groups": []string{"wiki-users", "admins"},
 	}})
 	fmt.Println(p.URL)
@@ -107,15 +89,15 @@ func serveProvider(ctx context.Context, args []string) error {
 	return nil
 }
 
-// serve answers on addr until ctx ends, and prints the address.
-func serve(ctx context.Context, addr string, h http.Handler) error {
-	l, err := net.Listen("tcp", addr)
+// serve answers on a free port until ctx ends.
+func serve(ctx context.Context, h http.Handler) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 120 * time.Second}
 	context.AfterFunc(ctx, func() { _ = s.Close() })
-	fmt.Println("http://" + l.Addr().String())
+	fmt.Println(l.Addr())
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

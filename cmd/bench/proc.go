@@ -2,16 +2,13 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,23 +33,31 @@ type process struct {
 	log  *tail
 }
 
-// start runs a program. Its standard output is out; of what it says on standard error the end is kept.
-func (g *group) start(ctx context.Context, out io.Writer, program string, args ...string) (*process, error) {
-	p := &process{cmd: exec.CommandContext(ctx, program, args...), ends: make(chan struct{}), log: &tail{}}
-	p.cmd.Stdout, p.cmd.Stderr = out, p.log
-	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
-	p.cmd.WaitDelay = 10 * time.Second
+// start starts what c says. Of what it says on standard error the end is kept, unless c sends it elsewhere.
+func (g *group) start(c *exec.Cmd) (*process, error) {
+	p := &process{cmd: c, ends: make(chan struct{}), log: &tail{}}
+	if c.Stderr == nil {
+		c.Stderr = p.log
+	}
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.WaitDelay = 10 * time.Second
 	// It does not outlive a bench that is killed.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.Start(); err != nil {
 		return nil, err
 	}
 	g.processes = append(g.processes, p)
 	go func() { // ends with the process
-		_ = p.cmd.Wait() // that it ended is all that matters
+		_ = c.Wait() // that it ended is all that matters
 		close(p.ends)
 	}()
 	return p, nil
+}
+
+// stop ends it before its context does.
+func (p *process) stop() {
+	_ = p.cmd.Cancel() // it may have ended
+	<-p.ends
 }
 
 // startPart runs this program again as one of its parts, and returns the URL that the part prints first.
@@ -66,7 +71,9 @@ func (g *group) startPart(ctx context.Context, args ...string) (*process, string
 		return nil, "", err
 	}
 	defer r.Close() // the part prints no more than that line
-	p, err := g.start(ctx, w, self, args...)
+	c := exec.CommandContext(ctx, self, args...)
+	c.Stdout = w
+	p, err := g.start(c)
 	w.Close()
 	if err != nil {
 		return nil, "", err
@@ -80,62 +87,36 @@ func (g *group) startPart(ctx context.Context, args ...string) (*process, string
 
 // listening waits until a process takes connections.
 func (p *process) listening(ctx context.Context, address string) error {
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	for {
+	return p.until(ctx, 20*time.Millisecond, func(ctx context.Context) bool {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-		if err == nil {
-			return conn.Close()
+		if err != nil {
+			return false
 		}
+		conn.Close()
+		return true
+	})
+}
+
+// until waits for what a process is to bring about.
+func (p *process) until(ctx context.Context, every time.Duration, happened func(context.Context) bool) error {
+	again := time.NewTicker(every)
+	defer again.Stop()
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for !happened(ctx) {
 		select {
 		case <-again.C:
 		case <-p.ends:
 			return fmt.Errorf("%s ended: %s", filepath.Base(p.cmd.Path), p.log)
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not listen: %w", filepath.Base(p.cmd.Path), ctx.Err())
+			return fmt.Errorf("%s does not get there: %w", filepath.Base(p.cmd.Path), ctx.Err())
 		}
 	}
+	return nil
 }
 
-// clockTick is the unit of /proc/PID/stat on Linux, whatever the kernel's own.
-const clockTick = 10 * time.Millisecond
-
-// cpu is the user and system time of a process so far, that of its ended threads included.
-func (p *process) cpu() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	// The name of the program, the second field, may hold anything: the fields are counted from its end.
-	_, rest, ok := bytes.Cut(stat[max(bytes.LastIndexByte(stat, ')'), 0):], []byte(") "))
-	fields := bytes.Fields(rest)
-	if !ok || len(fields) < 13 {
-		return 0, fmt.Errorf("unexpected /proc/PID/stat: %q", stat)
-	}
-	user, err := strconv.Atoi(string(fields[11]))
-	if err != nil {
-		return 0, err
-	}
-	system, err := strconv.Atoi(string(fields[12]))
-	return time.Duration(user+system) * clockTick, err
-}
-
-// memory is the resident memory of a process in MiB.
-func (p *process) memory() (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, fmt.Errorf("no VmRSS in /proc/PID/status")
-}
+// within bounds what should take a moment.
+const within = 20 * time.Second
 
 // tail keeps the last bytes of what a process says.
 type tail struct {
@@ -171,25 +152,3 @@ func freePort() (int, error) {
 }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// machine describes where the figures come from.
-func machine() string {
-	model := runtime.GOARCH
-	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(info)) {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				model = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	load := "?"
-	if l, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load = strings.Join(strings.Fields(string(l))[:3], " ")
-	}
-	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		kernel = []byte("?")
-	}
-	return fmt.Sprintf("%d × %s, Linux %s, load average before %s", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)), load)
-}

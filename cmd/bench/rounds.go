@@ -2,26 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"runtime"
 	"slices"
-	"text/tabwriter"
 	"time"
 )
 
-// A figure is what one measurement gave.
-type figure struct {
-	perSecond float64
-	p50, p99  time.Duration
-	cpu       float64 // seconds of the proxy per 100,000 requests
-	redis     float64 // seconds of Redis per 100,000 requests
-	memory    float64 // MiB of the proxy after it
-}
-
-// bench starts everything, measures every target once a round, in an order of its own each round, and prints the table.
+// bench starts everything, measures, and prints.
 func bench(ctx context.Context, out io.Writer, o options) error {
 	if runtime.GOOS != "linux" {
 		return fmt.Errorf("CPU time is read from /proc, which %s does not have", runtime.GOOS)
@@ -31,70 +23,155 @@ func bench(ctx context.Context, out io.Writer, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	s := &stack{}
+	s := &stack{options: o, dir: dir}
 	defer s.wait()
 	ctx, down := context.WithCancel(ctx)
 	defer down()
 	where := machine()
 	fmt.Fprintln(out, "building and starting …")
-	if err := s.up(ctx, dir, o); err != nil {
+	if err := s.up(ctx); err != nil {
 		return err
 	}
-	targets := s.targets
-	if o.quick {
-		targets = slices.DeleteFunc(targets, func(t *target) bool { return !t.quick })
+	results, err := s.measureRows(ctx, out)
+	if err != nil {
+		return err
 	}
-	figures := map[*target][]figure{}
-	for round := range o.rounds {
-		order := slices.Clone(targets)
-		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, t := range order {
-			if round == 0 {
-				if _, err := s.measure(ctx, t, o, min(time.Second, o.duration)); err != nil {
-					return err
-				}
-			}
-			f, err := s.measure(ctx, t, o, o.duration)
-			if err != nil {
-				return err
-			}
-			figures[t] = append(figures[t], f)
+	lines := results.lines()
+	for _, f := range figures {
+		if !o.wants(f.name) || o.quick && f.slow {
+			continue
 		}
-		fmt.Fprintf(out, "round %d of %d\n", round+1, o.rounds)
+		fmt.Fprintln(out, f.name, "…")
+		more, err := f.measure(s, ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		lines = append(lines, more...)
 	}
-	fmt.Fprintf(out, "\n%s, %s\n%s\n", s.versions, runtime.Version(), where)
+	fmt.Fprintf(out, "\n%s\n", where)
+	for _, v := range append(s.versions, runtime.Version()) {
+		fmt.Fprintln(out, v)
+	}
 	fmt.Fprintf(out, "%d rounds of %v, %d keep-alive connections, 1 KiB answers, HTTP/1.1 on loopback; load, application and Redis share the cores\n\n",
 		o.rounds, o.duration, o.connections)
-	return printTable(out, targets, figures)
+	if err := results.print(out); err != nil {
+		return err
+	}
+	return printLines(out, lines)
 }
 
-// measure sends load to one target. An answer that is not as it should be is an error.
-func (s *stack) measure(ctx context.Context, t *target, o options, d time.Duration) (figure, error) {
+// A measurement is what one round gave for one row.
+type measurement struct {
+	perSecond float64
+	p50, p99  time.Duration
+	cpu       float64 // seconds of the proxy per 100,000 requests
+	redis     float64 // seconds of Redis per 100,000 requests
+	memory    float64 // MiB of the proxy after it
+}
+
+// A result is a row with its measurements, one a round.
+type result struct {
+	row
+	*target
+	rounds []measurement
+}
+
+type results []*result
+
+// measureRows measures every row once a round, in an order of its own each round.
+func (s *stack) measureRows(ctx context.Context, out io.Writer) (results, error) {
+	var all results
+	for _, r := range rows {
+		// The others are nothing without the bare proxy.
+		if !s.wants(r.name) && r.name != bareRow || s.quick && r.peer {
+			continue
+		}
+		t, err := r.target(s, ctx)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", r.name, err)
+		case t == nil:
+			fmt.Fprintln(out, "left out, because it is not installed:", r.name)
+		default:
+			all = append(all, &result{row: r, target: t})
+		}
+	}
+	for round := range s.rounds {
+		order := slices.Clone(all)
+		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, r := range order {
+			if round == 0 {
+				if _, err := s.measure(ctx, r.target, s.duration/4); err != nil {
+					return nil, fmt.Errorf("%s: %w", r.name, err)
+				}
+			}
+			m, err := s.measure(ctx, r.target, s.duration)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", r.name, err)
+			}
+			r.rounds = append(r.rounds, m)
+		}
+		fmt.Fprintf(out, "round %d of %d\n", round+1, s.rounds)
+	}
+	return all, nil
+}
+
+// measure sends load to one target.
+func (s *stack) measure(ctx context.Context, t *target, d time.Duration) (measurement, error) {
 	before, err := s.spent(t)
 	if err != nil {
-		return figure{}, err
+		return measurement{}, err
 	}
-	result, err := load(ctx, loadOrder{
-		Address: t.address, Path: t.path, Cookie: t.cookie, Connections: o.connections, Duration: d, Body: page,
-	})
-	if err != nil {
-		return figure{}, fmt.Errorf("%s: %w", t.name, err)
-	}
-	if result.Wrong > 0 || result.Requests == 0 {
-		return figure{}, fmt.Errorf("%s: %d of %d answers were wrong, such as %s", t.name, result.Wrong, result.Requests, result.Example)
+	stop := scrape(ctx, t.scrape)
+	r, err := load(ctx, loadOrder{Address: t.address, Path: t.path, Visitors: t.visitors, Connections: s.connections, Duration: d, Body: page})
+	if err := errors.Join(err, stop()); err != nil {
+		return measurement{}, err
 	}
 	after, err := s.spent(t)
 	if err != nil {
-		return figure{}, err
+		return measurement{}, err
 	}
-	per100k := 100_000 / float64(result.Requests)
-	return figure{
-		perSecond: float64(result.Requests) / result.Elapsed.Seconds(),
-		p50:       result.P50, p99: result.P99,
+	per100k := 100_000 / float64(r.Requests)
+	return measurement{
+		perSecond: float64(r.Requests) / r.Elapsed.Seconds(),
+		p50:       r.P50, p99: r.P99,
 		cpu:    (after.proxy - before.proxy).Seconds() * per100k,
 		redis:  (after.redis - before.redis).Seconds() * per100k,
 		memory: after.memory,
 	}, nil
+}
+
+// scrape asks for a page now and then each second, until it is stopped. Without a URL it does nothing.
+func scrape(ctx context.Context, url string) (stop func() error) {
+	if url == "" {
+		return func() error { return nil }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	failed := make(chan error, 1)
+	go func() { failed <- scraping(ctx, url) }() // ends when it is stopped
+	return func() error {
+		cancel()
+		return <-failed
+	}
+}
+
+func scraping(ctx context.Context, url string) error {
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		status, err := get(ctx, url)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil || status != http.StatusOK {
+			return fmt.Errorf("%s: status %d, %v", url, status, err)
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // spent is what the processes behind a target have used so far.
@@ -112,58 +189,4 @@ func (s *stack) spent(t *target) (used spent, err error) {
 	}
 	used.memory, err = t.proxy.memory()
 	return used, err
-}
-
-// printTable prints medians over the rounds. Ratios are taken to the bare proxy of the same round, before the median.
-func printTable(out io.Writer, targets []*target, figures map[*target][]figure) error {
-	yardstick := figures[targets[slices.IndexFunc(targets, func(t *target) bool { return t.name == bare })]]
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\treq/s\t÷ bare\tp50 ms\tp99 ms\tCPU s/100k\t÷ bare\tmin–max\tRedis s/100k\tRSS MiB\t")
-	for _, t := range targets {
-		fs := figures[t]
-		value := func(of func(figure) float64) float64 {
-			var vs []float64
-			for _, f := range fs {
-				vs = append(vs, of(f))
-			}
-			return median(vs)
-		}
-		ratios := func(of func(figure) float64) (rs []float64) {
-			for i, f := range fs {
-				if base := of(yardstick[i]); base > 0 {
-					rs = append(rs, of(f)/base)
-				}
-			}
-			return rs
-		}
-		cpu := func(f figure) float64 { return f.cpu }
-		perSecond := func(f figure) float64 { return f.perSecond }
-		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.1f\t%.1f\t", t.name, value(perSecond), median(ratios(perSecond)),
-			value(func(f figure) float64 { return f.p50.Seconds() * 1000 }), value(func(f figure) float64 { return f.p99.Seconds() * 1000 }))
-		if t.proxy == nil {
-			fmt.Fprintln(w, "–\t–\t–\t–\t–\t")
-			continue
-		}
-		cpuRatios := ratios(cpu)
-		fmt.Fprintf(w, "%.2f\t%.2f\t", value(cpu), median(cpuRatios))
-		if len(cpuRatios) > 0 {
-			fmt.Fprintf(w, "%.2f–%.2f\t", slices.Min(cpuRatios), slices.Max(cpuRatios))
-		} else {
-			fmt.Fprint(w, "–\t")
-		}
-		fmt.Fprintf(w, "%.2f\t%.0f\t\n", value(func(f figure) float64 { return f.redis }), value(func(f figure) float64 { return f.memory }))
-	}
-	return w.Flush()
-}
-
-// median of values; zero when there are none.
-func median(vs []float64) float64 {
-	if len(vs) == 0 {
-		return 0
-	}
-	vs = slices.Sorted(slices.Values(vs))
-	if n := len(vs); n%2 == 0 {
-		return (vs[n/2-1] + vs[n/2]) / 2
-	}
-	return vs[len(vs)/2]
 }
