@@ -79,8 +79,9 @@ check: lint deploy-check e2e attack ## Everything beside `make test` that must h
 	$(MAKE) chaos CHAOS=-short
 	go run ./cmd/bench --quick
 
-bench: ## Print CPU per request and throughput: direct, a bare ReverseProxy and Postern, in alternating rounds.
-	go run ./cmd/bench
+bench: ## Print what Postern costs beside a bare ReverseProxy, nginx, Apache and oauth2-proxy, and hold it against the targets. BENCH=--only=rules measures a part.
+	.ci/install bench
+	go run ./cmd/bench $(BENCH)
 
 fuzz: ## Fuzz each target for FUZZTIME (default 1m), one on each processor. What is found wrong is kept in testdata/fuzz.
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; export dir cache=$$(go env GOCACHE)/fuzz/postern; \

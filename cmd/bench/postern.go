@@ -26,13 +26,17 @@ var (
 	plain    = &setup{name: "plain", log: "{level: warn}", cache: "{}"}
 	cacheOff = &setup{name: "cache-off", log: "{level: warn}", cache: "{max_stale: 0s}"}
 	logged   = &setup{name: "logged", log: "{format: json}", logged: true, cache: "{}"}
-	// A copy is asked for again after five seconds. Few of a hundred thousand sessions come back that soon, so the second says for longer.
-	crowded      = &setup{name: "crowded", log: "{level: warn}", cache: "{max_size: 1GiB}"}
-	crowdedCalm  = &setup{name: "crowded-calm", log: "{level: warn}", cache: "{max_size: 1GiB, max_stale: 10m}"}
-	ruled        = &setup{name: "ruled", log: "{level: warn}", cache: "{}", routes: ruledRoutes}
-	manyRoutes   = 1000 // of ruled
-	openPath     = "/open" + plainPath
-	lastRulePath = fmt.Sprintf("/app%d%s", manyRoutes-1, signedPath)
+	ruled    = &setup{name: "ruled", log: "{level: warn}", cache: "{}", routes: ruledRoutes}
+	// A copy is used for five seconds before Redis is asked again. Few of a hundred thousand sessions come back that soon, so the second says for longer.
+	crowded     = &setup{name: "crowded", log: "{level: warn}", cache: "{max_size: 1GiB}"}
+	crowdedCalm = &setup{name: "crowded-calm", log: "{level: warn}", cache: "{max_size: 1GiB, max_stale: 10m}"}
+)
+
+// Paths beside the application's own.
+const (
+	openPath     = "/open" + plainPath // public, of simpleRoutes
+	manyRoutes   = 1000                // of ruledRoutes
+	lastRulePath = "/app999" + signedPath
 )
 
 func simpleRoutes(app string) string {

@@ -40,6 +40,9 @@ func (all results) print(out io.Writer) error {
 type line struct{ what, atMost, measured string }
 
 func printLines(out io.Writer, lines []line) error {
+	if len(lines) == 0 {
+		return nil
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "\n\tat most\tmeasured")
 	for _, l := range lines {

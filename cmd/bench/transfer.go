@@ -9,8 +9,12 @@ import (
 	"time"
 )
 
-// transfers is how often each body is sent; every other time the bare proxy begins.
-const transfers = 3
+const (
+	// transfers is how often each body is sent; every other time the bare proxy begins.
+	transfers = 3
+	// transferLimit bounds one of them.
+	transferLimit = 2 * time.Minute
+)
 
 // sendLargeBodies sends a large body down and up, through the bare proxy and through Postern in turn.
 func (s *stack) sendLargeBodies(ctx context.Context) ([]line, error) {
@@ -77,6 +81,8 @@ func (s *stack) upload(ctx context.Context, at string) error {
 
 // exchange sends a body of s.transfer bytes, or none, and has the answer read: how many bytes arrived.
 func (s *stack) exchange(ctx context.Context, method, url string, body io.Reader, read func(io.Reader) (int64, error)) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, transferLimit)
+	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return 0, err
