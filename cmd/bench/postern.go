@@ -52,7 +52,7 @@ func ruledRoutes(app string) string {
 	return b.String()
 }
 
-// write writes the configuration and returns its path.
+// write writes the configuration and returns its path. Redis has longer to answer than by default: a busy machine is no wrong answer.
 func (set *setup) write(s *stack) (string, error) {
 	routes := set.routes
 	if routes == nil {
@@ -62,7 +62,7 @@ func (set *setup) write(s *stack) (string, error) {
 session:
   keys: [%s]
   cache: %s
-  store: {redis: {url: 'redis://%s/0', key_prefix: '%s'}}
+  store: {redis: {url: 'redis://%s/0', key_prefix: '%s', timeout: 5s}}
 providers:
   %s: {issuer: '%s', client_id: %s, client_secret: %s}
 routes:
