@@ -60,7 +60,7 @@ func (p *process) stop() {
 	<-p.ends
 }
 
-// startPart runs this program again as one of its parts, and returns the URL that the part prints first.
+// startPart runs this program again as one of its parts, and returns the line that the part prints first: where it serves.
 func (g *group) startPart(ctx context.Context, args ...string) (*process, string, error) {
 	self, err := os.Executable()
 	if err != nil {

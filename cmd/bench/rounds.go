@@ -66,7 +66,7 @@ type result struct {
 
 type results []*result
 
-// measureRows measures every row once a round, in an order of its own each round.
+// measureRows measures every row once a round, in an order of its own each round. There may be none to measure.
 func (s *stack) measureRows(ctx context.Context, out io.Writer) (results, error) {
 	var all results
 	for _, r := range rows {
@@ -83,6 +83,9 @@ func (s *stack) measureRows(ctx context.Context, out io.Writer) (results, error)
 		default:
 			all = append(all, &result{row: r, target: t})
 		}
+	}
+	if len(all) == 1 && !s.wants(bareRow) {
+		return nil, nil
 	}
 	for round := range s.rounds {
 		order := slices.Clone(all)

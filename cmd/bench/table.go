@@ -10,6 +10,9 @@ import (
 // print prints medians over the rounds. Ratios are taken to the bare proxy of the same round, before the median.
 func (all results) print(out io.Writer) error {
 	bare := all.named(bareRow)
+	if bare == nil {
+		return nil
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\treq/s\t÷ bare\tp50 ms\tp99 ms\tCPU s/100k\t÷ bare\tmin–max\tRedis s/100k\tRSS MiB\t")
 	for _, r := range all {

@@ -23,7 +23,7 @@ func (all results) lines() (lines []line) {
 	for _, t := range rowTargets {
 		r := all.named(t.row)
 		switch {
-		case r == nil:
+		case r == nil: // not measured
 		case t.above != "":
 			if than := all.named(t.above); than != nil {
 				more := compare(r, bare, cpuRatio)
