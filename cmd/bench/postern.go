@@ -29,7 +29,7 @@ var (
 	ruled    = &setup{name: "ruled", log: "{level: warn}", cache: "{}", routes: ruledRoutes}
 	// A copy is used for five seconds before Redis is asked again. Few of a hundred thousand sessions come back that soon, so the second says for longer.
 	crowded     = &setup{name: "crowded", log: "{level: warn}", cache: "{max_size: 1GiB}"}
-	crowdedCalm = &setup{name: "crowded-calm", log: "{level: warn}", cache: "{max_size: 1GiB, max_stale: 10m}"}
+	crowdedCalm = &setup{name: "crowded-calm", log: "{level: warn}", cache: "{max_size: 1GiB, max_stale: 1h}"}
 )
 
 // Paths beside the application's own.

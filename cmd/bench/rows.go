@@ -19,7 +19,7 @@ const (
 	publicRow      = "… public route"
 	loggedRow      = "… request log to a file"
 	crowdRow       = "… many sessions"
-	calmCrowdRow   = "… many sessions, max_stale 10m"
+	calmCrowdRow   = "… many sessions, max_stale 1h"
 	rulesRow       = "… 1,000 routes with rules"
 	oauth2ProxyRow = "oauth2-proxy"
 )
