@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -112,10 +113,54 @@ func TestA116_CodesAndStatesInReferers(t *testing.T) {
 
 func TestA117_MarkupOnPages(t *testing.T) {
 	attack(t)
-	w := newWorld(t, settings{routes: `
+	for name, more := range map[string]string{"built-in templates": "", "own templates": fmt.Sprintf("pages: {templates: %q}", curious(t))} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, settings{more: more, routes: `
   - {path: /, upstream: {app}}
   - {path: /closed/, upstream: {app}, access: {users: [root]}}
 `})
+			noMarkup(t, w)
+			b := w.browser()
+			b.open("/")
+			if own := strings.Contains(b.navigate("/oauth2").body, "<pre>own template"); own != (more != "") {
+				t.Errorf("the page of the session is of an own template: %v", own)
+			}
+		})
+	}
+}
+
+// curious makes own templates that print all that they are given, and put it where scripts and addresses stand. The search at the end of the test reads the pages.
+func curious(t *testing.T) (dir string) {
+	t.Helper()
+	const from = "../../../proxy/page/templates"
+	all, err := fs.Glob(os.DirFS(from), "*.html")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	changed := 0
+	for _, name := range all {
+		text, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := strings.Replace(string(text), "</main>", `<pre>own template {{printf "%+v %#v" $ $}}</pre></main>`, 1)
+		if name == "session.html" {
+			own = strings.Replace(own, "<dl>", `<p title={{$.Name}} data-name='{{$.Email}}'><a href="{{$.Name}}" onclick="tell({{$.Name}})">{{$.Name}}</a><script>let name = {{$.Name}}, user = "{{$.User}}"</script></p><dl>`, 1)
+		}
+		if own != string(text) {
+			changed++
+			proctest.WriteFile(t, dir, name, []byte(own))
+		}
+	}
+	if changed < 5 {
+		t.Fatalf("%d templates in %s", changed, from)
+	}
+	return dir
+}
+
+// noMarkup has an attacker put markup wherever a page could show it.
+func noMarkup(t *testing.T, w *world) {
 	payloads := []string{`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `'><svg/onload=alert(1)>`, `</title><script>alert(1)</script>`, `javascript:alert(1)`, `&#60;script&#62;`, `{{7*7}}`, "`-alert(1)-`"}
 	check := func(where string, a *answer) {
 		t.Helper()
