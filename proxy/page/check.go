@@ -186,7 +186,7 @@ func prepend(list *parse.ListNode, node parse.Node) {
 
 // samples are the pages in every state: with everything on them, and with the least.
 func (p *Pages) samples() []sheet {
-	in := p.speak.all[0]
+	in := p.speak.all[0]()
 	at := p.now()
 	marker, drop := map[string]string{"sample": "value-1"}, map[string]string{"sample": "value-2", "rd": "/sample/back"}
 	ended := 2

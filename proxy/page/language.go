@@ -1,7 +1,6 @@
 package page
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -20,32 +19,37 @@ const (
 
 // languages are those that pages are offered in, the first to whoever asks for none of them.
 type languages struct {
-	all     []*wording
+	all     []func() *wording
 	matcher language.Matcher
 }
 
-// builtinWordings are the languages of this program, by their tags.
-var builtinWordings = sync.OnceValue(func() map[string]*wording {
+// builtinWordings are the languages of this program, by their tags. Each is read when it is first spoken: all of them would be a good part of the start.
+var builtinWordings = sync.OnceValue(func() map[string]func() *wording {
 	names, err := files.ReadDir("texts")
 	if err != nil {
 		panic(err) // embedded: cannot be missing
 	}
-	all := map[string]*wording{}
+	all := map[string]func() *wording{}
 	for _, name := range names {
-		data, err := files.ReadFile("texts/" + name.Name())
-		entries, problem := parseTexts(data)
-		if err != nil || problem != "" {
-			panic("page: texts/" + name.Name() + ": " + problem)
-		}
-		in := &wording{Lang: strings.TrimSuffix(name.Name(), ".yaml"), texts: map[string]string{}}
-		for _, e := range entries {
-			in.texts[e.key] = e.text
-		}
-		in.Dir = in.texts["dir"]
-		all[in.Lang] = in
+		tag := strings.TrimSuffix(name.Name(), ".yaml")
+		all[tag] = sync.OnceValue(func() *wording { return readBuiltin(tag) })
 	}
 	return all
 })
+
+func readBuiltin(tag string) *wording {
+	data, err := files.ReadFile("texts/" + tag + ".yaml")
+	entries, problem := parseTexts(data)
+	if err != nil || problem != "" {
+		panic("page: texts/" + tag + ".yaml: " + problem) // embedded: a test reads each
+	}
+	in := &wording{Lang: tag, texts: map[string]string{}}
+	for _, e := range entries {
+		in.texts[e.key] = e.text
+	}
+	in.Dir = in.texts["dir"]
+	return in
+}
 
 // newLanguages offers the named languages, or all. own are an operator's files, by their tags: over ours, or of a language of their own, which
 // says in English what they do not.
@@ -53,11 +57,15 @@ func newLanguages(own map[string][]byte, names []string) (*languages, Problems) 
 	all := maps.Clone(builtinWordings())
 	var problems Problems
 	for _, tag := range slices.Sorted(maps.Keys(own)) {
-		in, wrong := overrule(cmp.Or(all[tag], all["en"]), tag, own[tag])
+		base, known := all[tag]
+		if !known {
+			base = all["en"]
+		}
+		in, wrong := overrule(base(), tag, own[tag])
 		for _, what := range wrong {
 			problems = append(problems, Problem{"templates", "texts/" + tag + ".yaml:" + what, "See the texts of proxy/page/texts/en.yaml"})
 		}
-		all[tag] = in
+		all[tag] = func() *wording { return in }
 	}
 	if len(names) == 0 {
 		isEnglish := func(tag string) bool { return tag == "en" }
@@ -83,12 +91,12 @@ func newLanguages(own map[string][]byte, names []string) (*languages, Problems) 
 func (ls *languages) to(r *http.Request) *wording {
 	wishes := r.Header["Accept-Language"]
 	if len(wishes) != 1 || len(wishes[0]) > maxAcceptLanguage || strings.Count(wishes[0], ",") >= maxWishes {
-		return ls.all[0]
+		return ls.all[0]()
 	}
 	tags, _, err := language.ParseAcceptLanguage(wishes[0])
 	if err != nil {
-		return ls.all[0]
+		return ls.all[0]()
 	}
 	_, i, _ := ls.matcher.Match(tags...)
-	return ls.all[i]
+	return ls.all[i]()
 }

@@ -63,7 +63,7 @@ func overrule(base *wording, tag string, data []byte) (in *wording, problems []s
 	if problem != "" {
 		return in, []string{problem}
 	}
-	english := builtinWordings()["en"].texts
+	english := builtinWordings()["en"]().texts
 	for _, e := range entries {
 		if what := badText(e, english); what != "" {
 			problems = append(problems, fmt.Sprintf("%d: %s %s", e.line, cut(e.key), what))

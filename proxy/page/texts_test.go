@@ -38,20 +38,21 @@ func TestEveryLanguageSaysEverything(t *testing.T) {
 			t.Errorf("no texts in %s", tag)
 		}
 	}
-	english := all["en"].texts
-	for tag, in := range all {
+	english := all["en"]()
+	for tag, read := range all {
+		in := read()
 		for key, text := range in.texts {
-			if what := badText(entry{key: key, text: text}, english); what != "" {
+			if what := badText(entry{key: key, text: text}, english.texts); what != "" {
 				t.Errorf("%s: %s %s", tag, key, what)
 			}
-			if tag != "en" && text == english[key] && !slices.Contains(sameAsEnglish[key], tag) {
+			if tag != "en" && text == english.texts[key] && !slices.Contains(sameAsEnglish[key], tag) {
 				t.Errorf("%s: %s is in English: %s", tag, key, text)
 			}
-			if got, want := len(in.list(key)), len(all["en"].list(key)); strings.HasSuffix(key, ".details") && got != want {
+			if got, want := len(in.list(key)), len(english.list(key)); strings.HasSuffix(key, ".details") && got != want {
 				t.Errorf("%s: %s has %d entries, want %d", tag, key, got, want)
 			}
 		}
-		for key := range english {
+		for key := range english.texts {
 			if in.texts[key] == "" {
 				t.Errorf("%s lacks %s", tag, key)
 			}
@@ -117,7 +118,7 @@ func TestNoSentenceElsewhere(t *testing.T) {
 
 // A key that nobody has texts for would be shown as it is.
 func TestEveryKeyInCodeHasATextAndEveryTextAUse(t *testing.T) {
-	english := builtinWordings()["en"].texts
+	english := builtinWordings()["en"]().texts
 	used := map[string]bool{}
 	use := func(where, key string) {
 		if english[key] == "" {
@@ -199,7 +200,7 @@ func literals(t *testing.T, pattern string) map[string][]string {
 }
 
 func TestValuesAreFilledInOnce(t *testing.T) {
-	in := builtinWordings()["en"]
+	in := builtinWordings()["en"]()
 	if got, want := in.say("sessions.end_since", "browser", "{when}", "when", "{browser}"), "End this session: {when}, signed in {browser}"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -232,7 +233,7 @@ func TestTextsOfAnOperator(t *testing.T) {
 		{"a: 'b", "1: is not YAML"},
 		{"denied.title: *x", "1: denied.title is not a text; put it in quotes"},
 	} {
-		in, problems := overrule(builtinWordings()["de"], "de", []byte(tt.yaml))
+		in, problems := overrule(builtinWordings()["de"](), "de", []byte(tt.yaml))
 		if got := strings.Join(problems, "|"); !strings.HasPrefix(got, tt.want) || (tt.want == "") != (got == "") {
 			t.Errorf("%.30q: %q, want %q", tt.yaml, got, tt.want)
 		}
@@ -248,7 +249,7 @@ func FuzzTextsNeverPanic(f *testing.F) {
 	f.Add("&a a: *a")
 	f.Add("? a\n: b")
 	f.Fuzz(func(t *testing.T, data string) {
-		_, problems := overrule(builtinWordings()["en"], "en", []byte(data))
+		_, problems := overrule(builtinWordings()["en"](), "en", []byte(data))
 		for _, p := range problems {
 			if line, _, ok := strings.Cut(p, ":"); !ok || strings.Trim(line, "0123456789") != "" {
 				t.Errorf("%q has no line", p)

@@ -50,6 +50,6 @@ func (in *wording) list(key string) (entries []string) {
 
 // English is what the texts of a name say in English: problem JSON is in English, whoever asks.
 func English(say string) (title, text string) {
-	in := builtinWordings()["en"]
+	in := builtinWordings()["en"]()
 	return in.say(say + ".title"), in.say(say + ".text")
 }
