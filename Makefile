@@ -76,6 +76,7 @@ reproducible: ## Build a commit twice, in two folders, with the build cache and 
 
 check: lint deploy-check e2e attack ## Everything beside `make test` that must hold: lint, deployment files, e2e, the attacks, short chaos, the demo, a static build and its licences, a quick bench.
 	$(MAKE) sbom
+	@size=$$(wc -c < postern); test "$$size" -le 30000000 || { echo "postern has $$size bytes, more than 30 MB: does the linker keep every method again, because something calls reflect's MethodByName (text/template does)?"; exit 1; }
 	$(MAKE) chaos CHAOS=-short
 	go run ./cmd/bench --quick
 
