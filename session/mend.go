@@ -16,14 +16,14 @@ import (
 // the notices, which a failover always brings, looks whether the store still has them and writes what it has not.
 
 const (
-	// mendFor is how long ends and rotations are remembered, maxEnds and maxRotations how many of each: some 10 and 20 MB at most, the
+	// MendFor is how long ends and rotations are remembered, maxEnds and maxRotations how many of each: some 10 and 20 MB at most, the
 	// latter mostly shared with the cache.
-	mendFor      = 5 * time.Minute
+	MendFor      = 5 * time.Minute
 	maxEnds      = 1 << 14
 	maxRotations = 1 << 12
 
-	// After a gap everything is looked at within mendSpread, or, if that would be more than one look in mendStep, so slowly.
-	mendSpread = 2 * time.Second
+	// After a gap everything is looked at within MendSpread, or, if that would be more than one look in mendStep, so slowly.
+	MendSpread = 2 * time.Second
 	mendStep   = time.Millisecond
 	// mendWorkers bounds the looks under way, mendGiveUp those in a row that the store did not answer before the rest waits for mendPause.
 	mendWorkers = 8
@@ -116,7 +116,7 @@ func (r *recent[T]) list(now time.Time) []remembered[T] {
 	return all
 }
 
-func (v remembered[T]) over(now time.Time) bool { return now.Sub(v.at) >= mendFor }
+func (v remembered[T]) over(now time.Time) bool { return now.Sub(v.at) >= MendFor }
 
 // heardEnd remembers the tombstone of key that was read.
 func (m *Manager) heardEnd(key string, rec Record) {
@@ -170,7 +170,7 @@ func (m *Manager) mending(ctx context.Context) {
 				return
 			}
 			now := m.o.Now()
-			chores = slices.DeleteFunc(chores, func(c chore) bool { return now.Sub(c.at) >= mendFor })
+			chores = slices.DeleteFunc(chores, func(c chore) bool { return now.Sub(c.at) >= MendFor })
 		}
 	}
 }
@@ -195,7 +195,7 @@ func (m *Manager) do(ctx context.Context, chores []chore) (left []chore) {
 	var mu sync.Mutex
 	var failed atomic.Int32 // in a row
 	places := make(chan struct{}, mendWorkers)
-	step := max(mendSpread/time.Duration(len(chores)), mendStep)
+	step := max(MendSpread/time.Duration(len(chores)), mendStep)
 	for i, c := range chores {
 		if failed.Load() >= mendGiveUp || i > 0 && !sleep(ctx, step) {
 			mu.Lock()
