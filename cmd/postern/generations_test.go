@@ -90,6 +90,34 @@ func TestOlderGenerationsLeaveNothingBehind(t *testing.T) {
 	goleak.VerifyNone(t, before, goleak.IgnoreTopFunction("net/http.(*Server).Serve"))
 }
 
+func TestAnOlderGenerationLastsAsLongAsItsWebSockets(t *testing.T) {
+	text := strings.Replace(openToAll, "APP", namedApp(t, "app").URL, 1)
+	r, server, _ := inProcess(t, text)
+	c, _, err := websocket.Dial(t.Context(), server.URL+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := r.current()
+	r.rewrite(t, text+"  - {path: /x, access: deny}\n")
+	proxytest.Eventually(t, func() bool { return before.requests.Load() == 0 })
+	if err := c.Write(t.Context(), websocket.MessageText, []byte("x")); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := c.Read(t.Context()); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-before.idle:
+		t.Error("it is idle with an open WebSocket")
+	default:
+	}
+	_ = c.CloseNow()
+	<-before.idle
+	if err := r.all.close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTooManyOlderGenerationsLoseTheStreamsOfTheOldest(t *testing.T) {
 	text := strings.Replace(openToAll, "APP", namedApp(t, "app").URL, 1)
 	r, server, _ := inProcess(t, text)

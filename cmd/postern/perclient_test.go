@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 )
 
@@ -40,6 +41,9 @@ func TestOneClientHasSoManyConnections(t *testing.T) {
 	first := <-in
 	dialed(t, l)
 	second := <-in
+	if _, err := second.(syscall.Conn).SyscallConn(); err != nil {
+		t.Errorf("a counted connection is no plain socket to those who wait on it: %v", err)
+	}
 	third := dialed(t, l)
 	if _, err := third.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the third connection: %v, want it closed", err)

@@ -385,5 +385,5 @@ func TestA192_ManyWebSocketsAreHeld(t *testing.T) {
 	for _, c := range open {
 		c.Close()
 	}
-	s.ends(64<<20+many*96<<10, 100+many*5)
+	s.ends(64<<20+many*32<<10, 100+many*2)
 }
