@@ -49,6 +49,7 @@ type provider struct {
 	callback              string // the endpoint at which its answers arrive
 	idp                   *idp.Provider
 	sessions              *session.Manager
+	refresh               session.RefreshFunc // is refreshTokens; made once, since every request hands it on
 	idleTimeout           time.Duration
 	// password signs in with what a person typed into our own form (grant: password); nil for every other provider.
 	password func(ctx context.Context, user, password string) (session.Grant, error)
@@ -187,6 +188,7 @@ func newProvider(cfg *config.Config, c config.Provider, keep []string, env Env, 
 	}
 	s, audit := cfg.Session, newAuditor(env.Audit)
 	pr := &provider{name: c.Name, title: cmp.Or(c.Title, c.Name), clientID: c.ClientID, callback: c.Callback(), idp: client, idleTimeout: s.IdleTimeout, audit: audit, metrics: env.Metrics, now: env.Now}
+	pr.refresh = pr.refreshTokens
 	pr.sessions, err = session.NewManager(session.Options{
 		Provider: c.Name, ClientID: c.ClientID, Issuer: client.Issuer(), Deployment: deployment,
 		Ring: p.ring, Store: env.Store,

@@ -8,27 +8,24 @@ import (
 // cutCookies removes the cookies that are ours from the Cookie lines. It cuts strings instead of parsing and writing cookies anew: every
 // other byte stays as the browser sent it (legacy cookies hold JSON, spaces and Latin-1), and there is no number
 // of cookies beyond which ours would slip through, as there is with http.Request.Cookies (3,000).
+//
+// The lines that h has are not written to: they may be another header's, too.
 func cutCookies(h http.Header, ours func(name string) bool) {
 	lines, ok := h["Cookie"]
 	if !ok {
 		return
 	}
-	kept := 0
-	for i, line := range lines {
-		rest := cutCookieLine(line, ours)
-		if rest == "" && line != "" {
-			continue
+	var kept []string
+	for _, line := range lines {
+		if rest := cutCookieLine(line, ours); rest != "" || line == "" {
+			kept = append(kept, rest)
 		}
-		if kept != i || rest != line {
-			lines[kept] = rest
-		}
-		kept++
 	}
-	if kept == 0 {
+	if kept == nil {
 		delete(h, "Cookie")
 		return
 	}
-	h["Cookie"] = lines[:kept]
+	h["Cookie"] = kept
 }
 
 // cutCookieLine removes our cookies from one Cookie line, each with one separator.

@@ -11,7 +11,7 @@
 //	  a question    forwardauth.go  another proxy asks about a request that it carries itself
 //	the verdict     gate.go         session → refresh → rule = allow, sign in, deny, unavailable
 //	                presented.go    the same for an access token that a client brings
-//	  allow         upstream.go     strip, set Bearer and identity headers, forward
+//	  allow         upstream.go     strip (hops.go knows what is between neighbours alone), set Bearer and identity headers, forward
 //	                balance.go      which address gets it; transport.go connects (wire/ carries what has no body), upload.go watches bodies on their way, failure.go says why there is no answer
 //	                prefix.go       strip_prefix; rewrite.go puts it back in answers
 //	                renew.go        once more with another token where the application calls one invalid; challenge.go reads its 401

@@ -13,6 +13,7 @@ type clientInfo struct {
 	// Addr is the client's address, Peer the address of whoever is connected to us. They are the same unless Peer is a trusted proxy.
 	// Both are invalid (and not trusted) on a Unix socket.
 	Addr, Peer netip.Addr
+	text       string // Addr as text, where it has been written already
 	// Trusted says that Peer is one of the trusted proxies.
 	Trusted bool
 	// Scheme is http or https, Host what the client asked for with its port if it named one, Port the port in digits.
@@ -55,7 +56,16 @@ func (f forwarding) client(r *http.Request) clientInfo {
 	} else if c.Port == "" {
 		c.Port = defaultPort(c.Scheme)
 	}
+	c.text = c.addrText()
 	return c
+}
+
+// addrText is Addr as text.
+func (c *clientInfo) addrText() string {
+	if c.text == "" {
+		return c.Addr.String()
+	}
+	return c.text
 }
 
 // trusts tells whether an address is a trusted proxy's.
@@ -179,7 +189,7 @@ func (f forwarding) set(h http.Header, c clientInfo) {
 		set("X-Forwarded-Host", c.Host)
 	}
 	if c.Addr.IsValid() {
-		addr := c.Addr.String()
+		addr := c.addrText()
 		set("X-Real-Ip", addr)
 		for _, hop := range c.hops {
 			addr += ", " + hop.String()

@@ -238,8 +238,8 @@ func (p *Proxy) ownPage(x *exchange, address string) string {
 	return returnTo(from.RequestURI(), x.origin, nil, p.prefix)
 }
 
-// refresh is what the session manager calls when tokens are due.
-func (pr *provider) refresh(ctx context.Context, s *session.Session) (session.Grant, error) {
+// refreshTokens is what the session manager calls when tokens are due, as pr.refresh.
+func (pr *provider) refreshTokens(ctx context.Context, s *session.Session) (session.Grant, error) {
 	g, err := pr.idp.Refresh(ctx, s.Grant)
 	pr.refreshed(ctx, s, err)
 	return g, err

@@ -47,6 +47,14 @@ func requestTarget(r *http.Request) (path, query string, err error) {
 	return target, "", nil
 }
 
+// wholeTarget is what [requestTarget] has taken apart.
+func wholeTarget(r *http.Request, path, query string) string {
+	if len(r.RequestURI) == len(path)+len(query) {
+		return r.RequestURI
+	}
+	return path + query // of the absolute form
+}
+
 // originForm is the path and query of an absolute-form target.
 func originForm(r *http.Request) (string, error) {
 	scheme, rest, ok := strings.Cut(r.RequestURI, "://")

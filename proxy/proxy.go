@@ -138,7 +138,7 @@ func (p *Proxy) readTarget(x *exchange) bool {
 		}
 		x.encodedSlash = errors.New(why + ", which allow_encoded_slash of the route would let through")
 	}
-	x.target, x.rawPath = path+query, path
+	x.target, x.rawPath = wholeTarget(x.r, path, query), path
 	x.path = canonicalPath(path)
 	return true
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,8 @@ func (p *Proxy) logRequest(x *exchange) {
 		return
 	}
 	now := p.now()
-	attrs := append(make([]slog.Attr, 0, 18),
+	room := lineRoom.Get().(*[18]slog.Attr)
+	attrs := append(room[:0],
 		slog.String("request_id", x.client.RequestID),
 		slog.String("method", brief(x.r.Method)),
 		slog.String("host", brief(x.client.Host)),
@@ -35,7 +37,7 @@ func (p *Proxy) logRequest(x *exchange) {
 		slog.String("reason", brief(x.outcome().logged())),
 		slog.Int64("duration_us", now.Sub(x.start).Microseconds()),
 		slog.Int64("bytes", x.bytes),
-		slog.String("client", x.client.Addr.String()),
+		slog.String("client", x.client.addrText()),
 	)
 	if x.route != nil {
 		attrs = append(attrs, slog.String("route", x.route.name))
@@ -57,7 +59,12 @@ func (p *Proxy) logRequest(x *exchange) {
 	r := slog.NewRecord(now, slog.LevelInfo, "request", 0)
 	r.AddAttrs(slog.Attr{Value: slog.GroupValue(attrs...)})
 	_ = h.Handle(ctx, r) // who would be told?
+	clear(room[:])
+	lineRoom.Put(room)
 }
+
+// lineRoom keeps the room for the attributes of a line for the next one: a handler keeps nothing of a Record, or clones it.
+var lineRoom = sync.Pool{New: func() any { return new([18]slog.Attr) }}
 
 // endedWell tells a request of which the operator need not know: answered, by the application or in the usual way by us.
 func (x *exchange) endedWell() bool {

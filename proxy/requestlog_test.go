@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"postern/session"
+	"postern/session/memstore"
 	"postern/session/seal"
 )
 
@@ -28,11 +29,25 @@ func signedInRequest(tb testing.TB) (*Proxy, *exchange) {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	sessions, err := session.NewManager(session.Options{
+		Provider: "corp", ClientID: "postern", Ring: ring, Store: memstore.New(memstore.Options{}), Cookie: session.Cookie{Name: "__Host-postern", Secure: true},
+		IdleTimeout: time.Hour, Lifetime: time.Hour,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s, _, err := sessions.Create(context.Background(), session.Grant{Issuer: "https://id.example.com", Subject: "alice", Tokens: session.Tokens{Access: "a"}}, session.CreateOptions{}) // one with a name
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := sessions.Close(context.Background()); err != nil {
+		tb.Fatal(err)
+	}
 	p := &Proxy{now: time.Now, logShare: 1, logNames: newLogNames(), lasting: &lasting{ring: ring}, log: slog.New(slog.DiscardHandler)}
 	r := httptest.NewRequest("GET", "/wiki/page", nil).WithContext(context.Background())
 	x := &exchange{r: r, now: time.Now, start: time.Now(), path: "/wiki/page", status: 200, bytes: 1024, upstream: time.Millisecond,
 		client: clientInfo{RequestID: "0123456789abcdef0123456789abcdef", Host: "wiki.example.com", Addr: netip.MustParseAddr("192.0.2.9")},
-		route:  &route{name: "wiki.example.com/wiki/"}, verdict: verdict{Kind: verdictAllow, Reason: "signed_in", Session: &session.Session{Grant: session.Grant{Subject: "alice"}}},
+		route:  &route{name: "wiki.example.com/wiki/"}, verdict: verdict{Kind: verdictAllow, Reason: "signed_in", Session: s},
 	}
 	return p, x
 }

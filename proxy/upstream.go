@@ -174,7 +174,11 @@ func (u *upstream) serve(w http.ResponseWriter, r *http.Request, f forward) *tun
 		u.files.serve(l)
 		return nil
 	}
-	u.proxy.ServeHTTP(l, r.WithContext(l))
+	r = r.WithContext(l)
+	if l.plain = saysNothingOfHops(r.Header); l.plain {
+		r.Header = nil // rewrite takes it from l.in: the reverse proxy would copy it only to take nothing away
+	}
+	u.proxy.ServeHTTP(l, r)
 	if !l.hijacked {
 		// RFC 9110 section 6.5.1: a trailer is no place for cookies. This one would bypass modifyResponse.
 		delete(w.Header(), http.TrailerPrefix+"Set-Cookie")
@@ -203,10 +207,7 @@ func (l *leg) readTarget() error {
 		l.target = rest + query
 		return nil
 	}
-	l.target = l.in.RequestURI
-	if len(l.target) != len(path)+len(query) { // the absolute form
-		l.target = path + query
-	}
+	l.target = wholeTarget(l.in, path, query)
 	return nil
 }
 
@@ -222,6 +223,7 @@ type leg struct {
 	target    string      // path and query as they are sent, behind the address's base path
 	websocket bool        // the client began a WebSocket handshake
 	conn      net.Conn    // to the application, for a WebSocket
+	plain     bool        // its header is one of which the reverse proxy takes nothing away that rewrite does not
 	tied      *tether     // to the session; nil without one
 	clock     *time.Timer // ends the exchange; nil without a timeout
 	upload    upload
@@ -247,7 +249,17 @@ func legOf(r *http.Request) *leg { return r.Context().Value(legKey{}).(*leg) }
 // Connection; so nothing that is set here can be taken away by the client (CVE-2021-32813 and its like).
 func rewrite(pr *httputil.ProxyRequest) {
 	l := legOf(pr.In)
-	out, h := pr.Out, pr.Out.Header
+	out, from := pr.Out, pr.Out.Header
+	if l.plain {
+		from = l.in.Header
+	}
+	h := make(http.Header, len(from)+ownHeaders) // with room for all: a map that grows costs more than all that is put into it
+	for name, values := range from {
+		if !l.plain || !isHopByHop(name) {
+			h[name] = values
+		}
+	}
+	out.Header = h
 	l.at = l.u.to.pick(nil)
 	l.aim(out)
 	out.Trailer = nil // request trailers are never headers to anyone (A56)
@@ -417,7 +429,22 @@ func modifyResponse(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return l.switchProtocols(res)
 	}
+	if !events { // of those the reverse proxy looks at the header
+		l.pass(h)
+	}
 	return nil
+}
+
+// pass puts the header of an answer where the reverse proxy would copy it to, value by value.
+func (l *leg) pass(h http.Header) {
+	to := l.w.Header()
+	for name, values := range h {
+		if before := to[name]; len(before) > 0 { // a cookie of ours
+			values = append(slices.Clip(before), values...)
+		}
+		to[name] = values
+	}
+	clear(h)
 }
 
 // complete adds to the header of an answer what Postern has to say about it.
