@@ -87,6 +87,7 @@ func serve(ctx context.Context, o *options) error {
 	}
 	failed := s.serve()
 	first.proxy.Listening()
+	collectLess()
 	log.Info("serving", "version", version, "listen", s.public.addr(), "admin_listen", s.admin.addr(), "config", o.config)
 	notify("READY=1")
 	debug.FreeOSMemory() // what reading the configuration and compiling its rules took
