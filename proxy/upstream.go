@@ -429,7 +429,7 @@ func modifyResponse(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return l.switchProtocols(res)
 	}
-	if !events { // of those the reverse proxy looks at the header
+	if !events { // the reverse proxy knows them by their Content-Type
 		l.pass(h)
 	}
 	return nil
