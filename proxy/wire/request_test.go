@@ -38,7 +38,7 @@ func FuzzRequestAsNetHTTPWritesIt(f *testing.F) {
 		in := bufio.NewReader(bytes.NewReader(q.bytes))
 		read, err := http.ReadRequest(in)
 		if err != nil {
-			if strings.HasPrefix(target, "/") {
+			if _, bad := url.ParseRequestURI(target); bad == nil && strings.HasPrefix(target, "/") { // net/http writes others too, but reads none
 				t.Errorf("cannot be read: %v: %q", err, q.bytes)
 			}
 			return
