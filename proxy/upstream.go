@@ -246,7 +246,7 @@ func (l *leg) Value(key any) any {
 func legOf(r *http.Request) *leg { return r.Context().Value(legKey{}).(*leg) }
 
 // rewrite makes the outgoing request. The reverse proxy has removed the hop-by-hop headers, and with them whatever the client named in
-// Connection; so nothing that is set here can be taken away by the client (CVE-2021-32813 and its like).
+// Connection, unless the header is plain: then they are left out here. So nothing that is set here can be taken away by the client (CVE-2021-32813 and its like).
 func rewrite(pr *httputil.ProxyRequest) {
 	l := legOf(pr.In)
 	out, from := pr.Out, pr.Out.Header
