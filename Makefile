@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 STATICCHECK = go tool -modfile=.ci/tools.mod staticcheck
 
-.PHONY: help demo build test e2e chaos attack floor mutants deploy-check check lint gosec govulncheck sbom reproducible bench fuzz
+.PHONY: help demo build test e2e chaos attack floor mutants deploy-check check lint gosec govulncheck sbom reproducible bench pgo fuzz
 
 help: ## Show this list.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -83,6 +83,13 @@ check: lint deploy-check e2e attack ## Everything beside `make test` that must h
 bench: ## Print what Postern costs beside a bare ReverseProxy, nginx, Apache and oauth2-proxy, and hold it against the targets. BENCH=--only=rules measures a part.
 	.ci/install bench
 	go run ./cmd/bench $(BENCH)
+
+# go build finds the profile by its name. Refresh it when the way of a request has changed much, on a machine that does nothing else. What the tests' own provider
+# does is left out.
+pgo: ## Refresh the profile by which the compiler optimises the program, cmd/postern/default.pgo.
+	go test -run='^$$' -bench='^BenchmarkServed' -benchtime=10s -cpuprofile=postern.prof -o postern.test ./proxy
+	go tool pprof -proto -nodefraction=0 -focus='net/http\.\(\*conn\)\.serve' -ignore='idptest|rsa|bigmod' postern.test postern.prof > cmd/postern/default.pgo
+	rm postern.test postern.prof
 
 fuzz: ## Fuzz each target for FUZZTIME (default 1m), one on each processor. What is found wrong is kept in testdata/fuzz.
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; export dir cache=$$(go env GOCACHE)/fuzz/postern; \
