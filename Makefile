@@ -1,4 +1,6 @@
 export GOTOOLCHAIN = auto
+# The profile is for the program as it ships (make build); everything else would compile each library once more for it.
+export GOFLAGS += -pgo=off
 
 # How long `make fuzz` runs each target.
 FUZZTIME ?= 1m
@@ -17,7 +19,7 @@ demo: ## Try Postern: a provider, an application and Postern in one process, not
 	exec ./demo
 
 build: ## Build the postern program.
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' ./cmd/postern
+	CGO_ENABLED=0 go build -pgo=auto -trimpath -ldflags '-s -w -X main.version=$(VERSION)' ./cmd/postern
 
 test: ## Run the unit and flow tests with the race detector and a real Redis.
 	.ci/install test
@@ -84,10 +86,10 @@ bench: ## Print what Postern costs beside a bare ReverseProxy, nginx, Apache and
 	.ci/install bench
 	go run ./cmd/bench $(BENCH)
 
-# go build finds the profile by its name. Refresh it when the way of a request has changed much, on a machine that does nothing else. What the tests' own provider
+# make build finds the profile by its name. Refresh it when the way of a request has changed much, on a machine that does nothing else. What the tests' own provider
 # does is left out.
 pgo: ## Refresh the profile by which the compiler optimises the program, cmd/postern/default.pgo.
-	go test -run='^$$' -bench='^BenchmarkServed' -benchtime=10s -cpuprofile=postern.prof -o postern.test ./proxy
+	go test -trimpath -run='^$$' -bench='^BenchmarkServed' -benchtime=10s -cpuprofile=postern.prof -o postern.test ./proxy
 	go tool pprof -proto -nodefraction=0 -focus='net/http\.\(\*conn\)\.serve' -ignore='idptest|rsa|bigmod' postern.test postern.prof > cmd/postern/default.pgo
 	rm postern.test postern.prof
 

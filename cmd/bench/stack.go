@@ -68,7 +68,7 @@ func (s *stack) up(ctx context.Context) error {
 // build makes the program as `make build` does.
 func (s *stack) build(ctx context.Context) error {
 	s.program = filepath.Join(s.dir, "postern")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", s.program, "postern/cmd/postern")
+	cmd := exec.CommandContext(ctx, "go", "build", "-pgo=auto", "-trimpath", "-ldflags=-s -w", "-o", s.program, "postern/cmd/postern")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build postern: %w\n%s", err, out)
