@@ -11,21 +11,26 @@ type upload struct {
 	body io.ReadCloser
 	tied *tether // whoever uploads for hours is not idle
 
-	begun, over atomic.Bool // whether somebody has read from it, and to its end
+	begun, over, whole atomic.Bool // whether somebody has read from it, until it gave no more, and that was its end
 
 	mu     sync.Mutex // the transport reads in its own goroutine
 	closed bool
 	err    error
 }
 
-// Read implements io.Reader.
+// Read implements io.Reader. The end stays the end: the transport reads once more after it, when the server may have closed the body, because the answer has
+// begun already; the transport would take that for a failure and break the answer off (golang/go issue 40747).
 func (b *upload) Read(p []byte) (int, error) {
 	b.begun.Store(true)
+	if b.whole.Load() {
+		return 0, io.EOF
+	}
 	n, err := b.body.Read(p)
 	if n > 0 {
 		b.tied.used()
 	}
 	if err != nil {
+		b.whole.Store(err == io.EOF)
 		b.over.Store(true)
 	}
 	if err != nil && err != io.EOF {
