@@ -49,7 +49,7 @@ func TestBrandedPagesWork(t *testing.T) {
 	}
 	write("logo.svg", `<svg xmlns="http://www.w3.org/2000/svg"/>`)
 	write("pages/confirm.html", `{{template "head" .}}<main class="acme"><h1>{{.Heading}}</h1><form method="post" action="{{.Action}}">{{template "hidden" .Fields}}<button>{{.Button}}</button></form>`+
-		`{{with .Cancel}}<a href="{{.}}">{{$.Say "link.cancel"}}</a>{{end}}</main>{{template "foot" .}}`)
+		`{{with .Cancel}}<a href="{{.}}">{{call $.Say "link.cancel"}}</a>{{end}}</main>{{template "foot" .}}`)
 	write("pages/texts/en.yaml", "sign_out.title: Leaving already?\n")
 	s := proxytest.New(t, proxytest.Options{Env: map[string]string{"DIR": dir}, Config: proxytest.Minimal +
 		"pages: {title: Example AG, logo: \"${DIR}/logo.svg\", colors: {accent: \"#0b57d0\"}, support: {url: \"mailto:it@example.com\", text: IT desk}, templates: \"${DIR}/pages\"}\n"})

@@ -69,7 +69,7 @@ var onlyFor = map[string]struct {
 		"proxy is handed a session.Store",
 	},
 	"postern/session/seal": {
-		[]string{"postern/session", "postern/proxy", "postern/cmd/postern", "postern/cmd/demo", "postern/cmd/bench", "postern/proxy/proxytest"},
+		[]string{"postern/session", "postern/proxy", "postern/cmd/postern", "postern/cmd/postern/doctor", "postern/cmd/demo", "postern/cmd/bench", "postern/proxy/proxytest"},
 		"a store never sees what is sealed",
 	},
 	"postern/proxy/idp": {

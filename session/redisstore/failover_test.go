@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -175,6 +176,9 @@ func TestOldMasterIsLeftAlone(t *testing.T) {
 	_, gaps := watch(t, s)
 	<-gaps
 	mustCreate(t, s, "k")
+	eventually(t, "every server has the session", func() bool { // else the failover may lose it
+		return !slices.ContainsFunc(g.Servers, func(r *redistest.Server) bool { return r.Client().Exists(t.Context(), "s:{k}").Val() == 0 })
+	})
 	old := g.Master()
 	old.Pause()
 	master := g.AwaitFailover(old)
