@@ -64,6 +64,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds, each in another order")
 	flags.DurationVar(&o.duration, "duration", 4*time.Second, "how long each row is measured in a round")
 	flags.IntVar(&o.connections, "connections", 64, "keep-alive connections, each with one request at a time")
+	flags.IntVar(&o.sessions, "sessions", o.sessions, "how many sessions are many")
 	flags.BoolVar(&o.quick, "quick", false, "a short look at all that is ours, to see that it works")
 	flags.Func("only", "only rows and figures whose names match this `regexp`; the bare proxy is always there", func(text string) (err error) {
 		o.only, err = regexp.Compile(text)
