@@ -65,7 +65,7 @@ type Options struct {
 	AnyName bool
 	// Functions are further functions.
 	Functions []cel.EnvOption
-	// Cost bounds one evaluation, in CEL's units: a million are about a tenth of a second. Required.
+	// Cost bounds one evaluation, in CEL's units: a million are about a tenth of a second. It is not counted where the expression's length bounds it. Required.
 	Cost uint64
 }
 
@@ -101,6 +101,7 @@ func NewLanguage(o Options) (*Language, error) {
 // Program is an expression that has been compiled. It never changes and is safe for concurrent use.
 type Program struct {
 	program cel.Program
+	small   bool // what it costs is bounded by its length
 	text    string
 	root    ast.Expr
 	output  *cel.Type
@@ -132,11 +133,17 @@ func (l *Language) Compile(text string) (*Program, error) {
 	if issues.Err() != nil {
 		return nil, complaint(issues)
 	}
-	program, err := env.Program(checked, cel.CostLimit(l.o.Cost), cel.InterruptCheckFrequency(10))
-	if err != nil {
+	p := &Program{text: text, root: checked.NativeRep().Expr(), output: checked.OutputType()}
+	p.small = isSmall(p.root)
+	var watched []cel.ProgramOption
+	if !p.small {
+		watched = []cel.ProgramOption{cel.CostLimit(l.o.Cost), cel.InterruptCheckFrequency(10)}
+	}
+	var err error
+	if p.program, err = env.Program(checked, watched...); err != nil {
 		return nil, &CompileError{Message: Printable(err.Error())}
 	}
-	return &Program{program: program, text: text, root: checked.NativeRep().Expr(), output: checked.OutputType()}, nil
+	return p, nil
 }
 
 // complaint is the first thing that is wrong with an expression.
@@ -151,19 +158,31 @@ func complaint(issues *cel.Issues) error {
 // Output is the type of what the program yields.
 func (p *Program) Output() *cel.Type { return p.output }
 
-// Eval evaluates the program: at most one second, whatever ctx allows, since an answer must not depend on how slow something before it
+// Eval evaluates the program: if that may take long at all, at most one second, whatever ctx allows, since an answer must not depend on how slow something before it
 // was. An error is [ErrCost], or says what failed: in words of CEL's and of the expression, without the values of variables, since logs name nobody.
 func (p *Program) Eval(ctx context.Context, variables interpreter.Activation) (ref.Val, error) {
+	out, err := p.eval(ctx, variables)
+	if err == ErrCost {
+		return nil, err
+	}
+	if err != nil {
+		return nil, errors.New(p.withoutValues(err.Error()))
+	}
+	return out, nil
+}
+
+func (p *Program) eval(ctx context.Context, variables interpreter.Activation) (ref.Val, error) {
+	if p.small {
+		out, _, err := p.program.Eval(variables)
+		return out, err
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxTaken)
 	defer cancel()
 	out, _, err := p.program.ContextEval(ctx, variables)
 	if _, cancelled := errors.AsType[interpreter.EvalCancelledError](err); cancelled || ctx.Err() != nil {
 		return nil, ErrCost
 	}
-	if err != nil {
-		return nil, errors.New(p.withoutValues(err.Error()))
-	}
-	return out, nil
+	return out, err
 }
 
 // withoutValues takes out of CEL's words about a failed evaluation what may be the value of a variable: whatever is quoted, and a key that the expression
