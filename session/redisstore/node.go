@@ -50,6 +50,7 @@ type connector struct {
 type node struct {
 	address string
 	client  *redis.Client
+	gets    gatherer
 	breaker *gobreaker.CircuitBreaker[struct{}]
 	breaks  *atomic.Int64
 	failure atomic.Pointer[error] // the last one that counted
@@ -98,6 +99,7 @@ func (c connector) connect(address string) *node {
 		o.OnConnect = onlyMaster
 	}
 	n.client = redis.NewClient(o)
+	n.gets = gatherer{client: n.client, timeout: c.timeout}
 	n.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		// Jitter, or all replicas would come back in the same moment.
 		Timeout:      maxOpen/2 + rand.N(maxOpen/2),

@@ -78,7 +78,7 @@ func (s *Store) Get(ctx context.Context, key string) (session.Record, error) {
 			value, err = get.Bytes()
 			return err
 		}
-		value, err = to.client.Get(ctx, name).Bytes()
+		value, err = to.gets.get(ctx, name)
 		return err
 	})
 	switch {

@@ -1,0 +1,4 @@
+package redisstore
+
+// MaxFlights is for tests.
+const MaxFlights = maxFlights
