@@ -80,9 +80,9 @@ func (s *watchedStore) Swap(ctx context.Context, key string, rec session.Record,
 	return op.end(s.Store.Swap(ctx, key, rec, from))
 }
 
-func (s *watchedStore) Touch(ctx context.Context, key string, seen time.Time) error {
+func (s *watchedStore) Touch(ctx context.Context, seen time.Time, keys ...string) error {
 	op := s.begin(ctx, "touch")
-	return op.end(s.Store.Touch(ctx, key, seen))
+	return op.end(s.Store.Touch(ctx, seen, keys...))
 }
 
 func (s *watchedStore) End(ctx context.Context, key string, why session.Reason, keepSealed bool, index []session.IndexEntry) (bool, error) {

@@ -19,6 +19,9 @@ func (c *Codec) Decode(payload []byte) (*Session, error) { return c.decode(paylo
 // Encode is the inverse of Decode.
 func (c *Codec) Encode(s *Session) ([]byte, error) { return c.encode(s) }
 
+// MaxTouches is how many touches wait at most.
+const MaxTouches = maxTouches
+
 // Key is the store key of s.
 func (s *Session) Key() string { return s.key }
 

@@ -118,8 +118,8 @@ func (f *faults) Swap(ctx context.Context, key string, rec session.Record, from 
 	return f.do(opOn("swap", key), func() error { return f.Store.Swap(ctx, key, rec, from) })
 }
 
-func (f *faults) Touch(ctx context.Context, key string, seen time.Time) error {
-	return f.do("touch", func() error { return f.Store.Touch(ctx, key, seen) })
+func (f *faults) Touch(ctx context.Context, seen time.Time, keys ...string) error {
+	return f.do("touch", func() error { return f.Store.Touch(ctx, seen, keys...) })
 }
 
 func (f *faults) End(ctx context.Context, key string, why session.Reason, keep bool, index []session.IndexEntry) (ended bool, err error) {

@@ -24,8 +24,8 @@ const (
 	// storeLimit bounds a store operation that no request waits for. Stores have shorter limits of their own.
 	storeLimit = 5 * time.Second
 
-	// maxTouches bounds the touches under way, and the reads ahead; when the store is slower than that, they are dropped.
-	maxTouches = 32
+	// maxReads bounds the reads ahead under way; when the store is slower than that, they are dropped.
+	maxReads = 32
 
 	// MaxExchanges bounds the exchanges of refresh tokens under way. After an outage of the provider many sessions are due at once, and a provider
 	// that they overrun lets calls time out: of those nobody knows whether the token is spent.
@@ -132,7 +132,7 @@ type Manager struct {
 
 	epoch   atomic.Uint64 // counts gaps in the notices
 	watched atomic.Bool   // whether notices arrive
-	touches chan struct{} // a place for each touch under way
+	touches touches
 	reads   chan struct{} // a place for each read ahead under way
 	calls   chan struct{} // a place for each exchange of a refresh token under way
 
@@ -140,14 +140,15 @@ type Manager struct {
 	strangeLog quota
 	followed   followed // the sessions of open streams
 
-	id     string          // of this process, in notes
-	base   context.Context // ends when Close gives up waiting
-	cancel context.CancelFunc
+	id      string          // of this process, in notes
+	closing context.Context // ends when Close is called; done under mu
+	stop    context.CancelFunc
+	base    context.Context // ends when Close gives up waiting
+	cancel  context.CancelFunc
 
 	mu      sync.Mutex
 	flights map[string]*flight // by store key; guarded by mu
-	closed  bool               // guarded by mu
-	work    sync.WaitGroup     // Add only under mu while not closed
+	work    sync.WaitGroup     // Add only under mu while not closing
 }
 
 // NewManager checks o and makes a manager. It does no I/O; call [Manager.Run] to make use of the cache.
@@ -180,8 +181,7 @@ func NewManager(o Options) (*Manager, error) {
 		ring:    o.Ring.WithNow(o.Now),
 		id:      rand.Text(),
 		codec:   c,
-		touches: make(chan struct{}, maxTouches),
-		reads:   make(chan struct{}, maxTouches),
+		reads:   make(chan struct{}, maxReads),
 		calls:   make(chan struct{}, MaxExchanges),
 		flights: map[string]*flight{},
 
@@ -191,6 +191,7 @@ func NewManager(o Options) (*Manager, error) {
 		purpose: fmt.Sprintf("session %q %q %q %q %q", o.Deployment, o.Provider, o.Issuer, o.ClientID, o.Cookie.Name),
 	}
 	m.base, m.cancel = context.WithCancel(context.Background())
+	m.closing, m.stop = context.WithCancel(context.Background())
 	// Tickets are small and all alike; sessions get the rest.
 	m.tickets = otter.Must(&otter.Options[[32]byte, *opened]{
 		MaximumWeight: uint64(max(o.Cache.MaxSize/8, ticketWeight)),
@@ -301,7 +302,7 @@ func (m *Manager) gap(listening bool) {
 // Nothing new is started meanwhile or afterwards.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
-	m.closed = true
+	m.stop()
 	m.mu.Unlock()
 	m.followed.stop()
 	done := make(chan struct{})
@@ -330,7 +331,7 @@ func (m *Manager) spawn(ctx context.Context, limit time.Duration, work func(cont
 }
 
 func (m *Manager) spawnLocked(ctx context.Context, limit time.Duration, work func(context.Context)) bool {
-	if m.closed {
+	if m.closing.Err() != nil {
 		return false
 	}
 	m.work.Add(1)

@@ -68,10 +68,10 @@ func (p *pair) Swap(ctx context.Context, key string, rec session.Record, from in
 	return m.Swap(ctx, key, rec, from)
 }
 
-func (p *pair) Touch(ctx context.Context, key string, seen time.Time) error {
+func (p *pair) Touch(ctx context.Context, seen time.Time, keys ...string) error {
 	m, c := p.both()
-	c.Touch(ctx, key, seen)
-	return m.Touch(ctx, key, seen)
+	c.Touch(ctx, seen, keys...)
+	return m.Touch(ctx, seen, keys...)
 }
 
 func (p *pair) End(ctx context.Context, key string, why session.Reason, keep bool, index []session.IndexEntry) (bool, error) {

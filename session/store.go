@@ -70,9 +70,9 @@ type Store interface {
 	// ErrConflict when it has another version or has ended.
 	Swap(ctx context.Context, key string, rec Record, from int64) error
 
-	// Touch sets Seen of a record that lives. It never creates one (ErrNone), never touches a tombstone (ErrConflict) and never
-	// moves Seen back.
-	Touch(ctx context.Context, key string, seen time.Time) error
+	// Touch sets Seen of those records that live. It never creates one, never touches a tombstone and never moves Seen back. After an error
+	// some are touched and some are not.
+	Touch(ctx context.Context, seen time.Time, keys ...string) error
 
 	// End turns a live record into a tombstone that stays until its time to live is over, and removes the index entries, of which
 	// Name and Handle suffice. It reports whether the record lived; to end what is absent or has ended is no error. keepSealed

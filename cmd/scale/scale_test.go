@@ -30,9 +30,9 @@ func (c *counting) Get(ctx context.Context, key string) (session.Record, error) 
 	return c.Store.Get(ctx, key)
 }
 
-func (c *counting) Touch(ctx context.Context, key string, seen time.Time) error {
-	c.scripts.Add(1)
-	return c.Store.Touch(ctx, key, seen)
+func (c *counting) Touch(ctx context.Context, seen time.Time, keys ...string) error {
+	c.scripts.Add(int64(len(keys)))
+	return c.Store.Touch(ctx, seen, keys...)
 }
 
 func (c *counting) Acquire(ctx context.Context, key, owner string, ttl time.Duration) (bool, error) {

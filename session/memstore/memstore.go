@@ -143,21 +143,17 @@ func (s *Store) Swap(ctx context.Context, key string, rec session.Record, from i
 }
 
 // Touch implements [session.Store].
-func (s *Store) Touch(ctx context.Context, key string, seen time.Time) error {
+func (s *Store) Touch(ctx context.Context, seen time.Time, keys ...string) error {
 	now, unlock, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	r := s.record(key, now)
-	switch {
-	case r == nil:
-		return session.ErrNone
-	case r.Ended != "":
-		return session.ErrConflict
-	}
-	if seen = seconds(seen); seen.After(r.Seen) {
-		r.Seen = seen
+	seen = seconds(seen)
+	for _, key := range keys {
+		if r := s.record(key, now); r != nil && r.Ended == "" && seen.After(r.Seen) {
+			r.Seen = seen
+		}
 	}
 	return nil
 }

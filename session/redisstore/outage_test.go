@@ -44,7 +44,7 @@ func operations(ctx context.Context, s session.Store) map[string]func() error {
 			return err
 		},
 		"swap":    func() error { return s.Swap(ctx, "k", record("x"), 99) },
-		"touch":   func() error { return s.Touch(ctx, "k", time.Now()) },
+		"touch":   func() error { return s.Touch(ctx, time.Now(), "k") },
 		"end":     func() error { _, err := s.End(ctx, "gone", session.ReasonAdmin, false, nil); return err },
 		"index":   func() error { _, err := s.Index(ctx, "user"); return err },
 		"acquire": func() error { _, err := s.Acquire(ctx, "k", "a", time.Hour); return err },
@@ -94,7 +94,7 @@ func TestScriptsAreSentAgain(t *testing.T) {
 	}
 	for i, known := range []func(){
 		func() {},
-		func() { s.Touch(t.Context(), "none", time.Now()) },
+		func() { s.Touch(t.Context(), time.Now(), "none") },
 		func() { s.Create(t.Context(), fmt.Sprint("x", expires), record("x"), time.Hour, nil) }, // create is known, the index's is not
 		func() { s.End(t.Context(), "none", session.ReasonAdmin, false, nil) },                  // end is known, the index's is not
 	} {
@@ -119,7 +119,7 @@ func TestScriptsAreSentAgain(t *testing.T) {
 	mustCreate(t, s, "k", entry("k")...)
 	for _, f := range []func() (bool, error){
 		func() (bool, error) { return true, s.Swap(t.Context(), "k", record("new"), 1) },
-		func() (bool, error) { return true, s.Touch(t.Context(), "k", time.Now()) },
+		func() (bool, error) { return true, s.Touch(t.Context(), time.Now(), "k") },
 		func() (bool, error) { return s.Acquire(t.Context(), "k", "a", time.Hour) },
 		func() (bool, error) { return s.Renew(t.Context(), "k", "a", time.Hour) },
 		func() (bool, error) { return true, s.Release(t.Context(), "k", "a") },
@@ -263,7 +263,7 @@ func TestPoolIsBounded(t *testing.T) {
 				if _, err := s.Get(t.Context(), "k"); err != nil {
 					t.Error(err)
 				}
-				if err := s.Touch(t.Context(), "k", time.Now()); err != nil {
+				if err := s.Touch(t.Context(), time.Now(), "k"); err != nil {
 					t.Error(err)
 				}
 			}
@@ -294,7 +294,7 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 				return len(over) == 1 && over[0].Handle == "older", err
 			}},
 			{"swap", func() (bool, error) { return true, s.Swap(t.Context(), "k", record("new"), 1) }},
-			{"touch", func() (bool, error) { return true, s.Touch(t.Context(), "k", time.Now()) }},
+			{"touch", func() (bool, error) { return true, s.Touch(t.Context(), time.Now(), "k") }},
 			{"acquire", func() (bool, error) { return s.Acquire(t.Context(), "k", "a", time.Hour) }},
 			{"renew", func() (bool, error) { return s.Renew(t.Context(), "k", "a", time.Hour) }},
 			{"release", func() (bool, error) { return true, s.Release(t.Context(), "k", "a") }},

@@ -38,6 +38,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -129,14 +130,28 @@ func (s *Store) Swap(ctx context.Context, key string, rec session.Record, from i
 }
 
 // Touch implements [session.Store].
-func (s *Store) Touch(ctx context.Context, key string, seen time.Time) error {
-	sec := unixSeconds(seen)
-	replies, err := s.run(ctx, one(call{touchSession, s.sessionKey(key), []any{number(sec), sec}}))
-	if err != nil {
-		return s.unavailable("touch session", err)
+func (s *Store) Touch(ctx context.Context, seen time.Time, keys ...string) error {
+	if len(keys) == 0 {
+		return nil
 	}
-	return replies[0].result()
+	sec := unixSeconds(seen)
+	head := number(sec)
+	var steps []step
+	for some := range slices.Chunk(keys, touchesAtOnce) {
+		var st step
+		for _, key := range some {
+			st.calls = append(st.calls, call{touchSession, s.sessionKey(key), []any{head, sec}})
+		}
+		steps = append(steps, st)
+	}
+	if _, err := s.run(ctx, steps...); err != nil {
+		return s.unavailable("touch sessions", err)
+	}
+	return nil
 }
+
+// touchesAtOnce bounds the connections that touches take in a cluster, where each goes alone.
+const touchesAtOnce = 8
 
 // End implements [session.Store].
 func (s *Store) End(ctx context.Context, key string, why session.Reason, keepSealed bool, index []session.IndexEntry) (bool, error) {

@@ -38,7 +38,7 @@ func TestReplicasConfirmWhatMustLast(t *testing.T) {
 	}{
 		{"create", 1, func() error { _, err := s.Create(t.Context(), "k", record("sealed"), time.Hour, index); return err }},
 		{"get", 0, func() error { _, err := s.Get(t.Context(), "k"); return err }},
-		{"touch", 0, func() error { return s.Touch(t.Context(), "k", time.Now()) }},
+		{"touch", 0, func() error { return s.Touch(t.Context(), time.Now(), "k") }},
 		{"acquire", 0, func() error { _, err := s.Acquire(t.Context(), "k", "a", time.Hour); return err }},
 		{"swap", 1, func() error { return s.Swap(t.Context(), "k", record("new"), 1) }},
 		{"release", 0, func() error { return s.Release(t.Context(), "k", "a") }},

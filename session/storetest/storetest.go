@@ -48,6 +48,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Harness) {
 		"swap lengthens ttl":         swapLengthensTTL,
 		"touch":                      touch,
 		"touch never creates":        touchNeverCreates,
+		"touch of several":           touchSeveral,
 		"touch against swap":         touchAgainstSwap,
 		"end":                        end,
 		"end keeps sealed":           endKeepsSealed,
@@ -137,7 +138,7 @@ func absent(t *testing.T, h Harness) {
 	_, err := h.Get(t.Context(), "k")
 	wantErr(t, "get", err, session.ErrNone)
 	wantErr(t, "swap", h.Swap(t.Context(), "k", record("x"), 1), session.ErrNone)
-	wantErr(t, "touch", h.Touch(t.Context(), "k", time.Unix(5, 0)), session.ErrNone)
+	wantErr(t, "touch", h.Touch(t.Context(), time.Unix(5, 0), "k"), nil)
 	ended, err := h.End(t.Context(), "k", session.ReasonAdmin, false, nil)
 	if ended || err != nil {
 		t.Errorf("end: %v, %v, want false and no error", ended, err)
@@ -253,7 +254,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func swap(t *testing.T, h Harness) {
 	mustCreate(t, h, "k")
 	seen := time.Unix(1_700_000_500, 0)
-	wantErr(t, "touch", h.Touch(t.Context(), "k", seen), nil)
+	wantErr(t, "touch", h.Touch(t.Context(), seen, "k"), nil)
 	for from := int64(1); from < 300; from++ { // past one byte
 		sealed := fmt.Sprint("value ", from+1)
 		wantErr(t, "swap", h.Swap(t.Context(), "k", session.Record{Sealed: []byte(sealed), Seen: time.Unix(1, 0)}, from), nil)
@@ -332,7 +333,7 @@ func swapKeepsTTL(t *testing.T, h Harness) {
 	if err := h.Swap(t.Context(), "k", record("y"), 1); err != nil && !errors.Is(err, session.ErrNone) {
 		t.Fatal(err)
 	}
-	if err := h.Touch(t.Context(), "k", time.Unix(1_800_000_000, 0)); err != nil && !errors.Is(err, session.ErrNone) {
+	if err := h.Touch(t.Context(), time.Unix(1_800_000_000, 0), "k"); err != nil {
 		t.Fatal(err)
 	}
 	h.Pass(h.Short)
@@ -365,23 +366,23 @@ func swapLengthensTTL(t *testing.T, h Harness) {
 func touch(t *testing.T, h Harness) {
 	mustCreate(t, h, "k")
 	later := time.Unix(1_700_000_256, 0) // differs in more than the last byte
-	wantErr(t, "touch", h.Touch(t.Context(), "k", later.Add(999*time.Millisecond)), nil)
+	wantErr(t, "touch", h.Touch(t.Context(), later.Add(999*time.Millisecond), "k"), nil)
 	want := record("sealed")
 	want.Seen = later
 	wantRecord(t, mustGet(t, h, "k"), want)
 
 	for _, earlier := range []time.Time{later.Add(-time.Second), time.Unix(1_699_999_999, 0), time.Unix(-1, 0), {}} {
-		wantErr(t, "touch with an earlier time", h.Touch(t.Context(), "k", earlier), nil)
+		wantErr(t, "touch with an earlier time", h.Touch(t.Context(), earlier, "k"), nil)
 	}
 	wantRecord(t, mustGet(t, h, "k"), want)
 
 	want.Seen = time.Unix(1_700_000_511, 0)
-	wantErr(t, "touch", h.Touch(t.Context(), "k", want.Seen), nil)
+	wantErr(t, "touch", h.Touch(t.Context(), want.Seen, "k"), nil)
 	wantRecord(t, mustGet(t, h, "k"), want)
 }
 
 func touchNeverCreates(t *testing.T, h Harness) {
-	wantErr(t, "touch of nothing", h.Touch(t.Context(), "k", time.Unix(2_000_000_000, 0)), session.ErrNone)
+	wantErr(t, "touch of nothing", h.Touch(t.Context(), time.Unix(2_000_000_000, 0), "k"), nil)
 	_, err := h.Get(t.Context(), "k")
 	wantErr(t, "get", err, session.ErrNone)
 
@@ -390,8 +391,32 @@ func touchNeverCreates(t *testing.T, h Harness) {
 		t.Fatal(err)
 	}
 	before := mustGet(t, h, "k")
-	wantErr(t, "touch of a tombstone", h.Touch(t.Context(), "k", time.Unix(2_000_000_000, 0)), session.ErrConflict)
+	wantErr(t, "touch of a tombstone", h.Touch(t.Context(), time.Unix(2_000_000_000, 0), "k"), nil)
 	wantRecord(t, mustGet(t, h, "k"), before)
+}
+
+// Each of several records is touched as it would be alone.
+func touchSeveral(t *testing.T, h Harness) {
+	keys := []string{"absent", "ended"}
+	mustCreate(t, h, "ended")
+	if _, err := h.End(t.Context(), "ended", session.ReasonAdmin, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	tombstone := mustGet(t, h, "ended")
+	for i := range 100 {
+		keys = append(keys, fmt.Sprint(i))
+		mustCreate(t, h, fmt.Sprint(i))
+	}
+	want := record("sealed")
+	want.Seen = time.Unix(1_700_000_300, 0)
+	wantErr(t, "touch of none", h.Touch(t.Context(), want.Seen), nil)
+	wantErr(t, "touch", h.Touch(t.Context(), want.Seen, keys...), nil)
+	_, err := h.Get(t.Context(), "absent")
+	wantErr(t, "get", err, session.ErrNone)
+	wantRecord(t, mustGet(t, h, "ended"), tombstone)
+	for _, key := range keys[2:] {
+		wantRecord(t, mustGet(t, h, key), want)
+	}
 }
 
 func touchAgainstSwap(t *testing.T, h Harness) {
@@ -403,7 +428,7 @@ func touchAgainstSwap(t *testing.T, h Harness) {
 			if i == 0 {
 				err = h.Swap(t.Context(), "k", record(fmt.Sprint(j+2)), j+1)
 			} else {
-				err = h.Touch(t.Context(), "k", time.Unix(1_700_000_000+j+1, 0))
+				err = h.Touch(t.Context(), time.Unix(1_700_000_000+j+1, 0), "k")
 			}
 			if err != nil {
 				t.Error(err)
@@ -957,7 +982,7 @@ func watchGap(t *testing.T, h Harness) {
 func watchSilence(t *testing.T, h Harness) {
 	l := listen(t, h)
 	mustCreate(t, h, "k", session.IndexEntry{Name: "user", Handle: "k", Expires: h.Now().Add(time.Hour)})
-	wantErr(t, "touch", h.Touch(t.Context(), "k", time.Unix(1_800_000_000, 0)), nil)
+	wantErr(t, "touch", h.Touch(t.Context(), time.Unix(1_800_000_000, 0), "k"), nil)
 	wantErr(t, "failing swap", h.Swap(t.Context(), "k", record("x"), 7), session.ErrConflict)
 	if _, err := h.Acquire(t.Context(), "k", "a", time.Hour); err != nil {
 		t.Fatal(err)
@@ -994,7 +1019,7 @@ func operations(ctx context.Context, h Harness) map[string]error {
 	_, errs["get"] = h.Get(ctx, "k")
 	_, errs["create"] = h.Create(ctx, "new", record("x"), time.Hour, []session.IndexEntry{{Name: "user", Handle: "new", Expires: h.Now().Add(time.Hour)}})
 	errs["swap"] = h.Swap(ctx, "k", record("x"), 1)
-	errs["touch"] = h.Touch(ctx, "k", time.Unix(1_800_000_000, 0))
+	errs["touch"] = h.Touch(ctx, time.Unix(1_800_000_000, 0), "k")
 	_, errs["end"] = h.End(ctx, "k", session.ReasonAdmin, false, nil)
 	_, errs["index"] = h.Index(ctx, "user")
 	_, errs["acquire"] = h.Acquire(ctx, "k", "a", time.Hour)
