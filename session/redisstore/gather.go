@@ -11,7 +11,7 @@ import (
 const (
 	// maxFlights is how many pipelines of one gatherer are under way at most: enough that one on a dead connection does not hold up the
 	// others, and few enough that those who ask at the same time share one.
-	maxFlights = 4
+	maxFlights = 2
 
 	// maxGathered bounds the commands of one pipeline, whose replies share the time that one reply has.
 	maxGathered = 64
