@@ -145,9 +145,10 @@ func New(cfg *config.Config, env Env) (*Proxy, error) {
 			return nil, err
 		}
 	}
+	connections := map[destination]transports{}
 	for i, c := range cfg.Routes {
 		c.MaxRequestBody = cmp.Or(c.MaxRequestBody, cfg.Server.MaxRequestBody)
-		if err := p.addRoute(c, programs[i]); err != nil {
+		if err := p.addRoute(c, programs[i], connections); err != nil {
 			return nil, fmt.Errorf("routes[%d]: %w", i, err)
 		}
 	}
@@ -358,7 +359,7 @@ func sameSite(word string) http.SameSite {
 	return http.SameSiteLaxMode
 }
 
-func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
+func (p *Proxy) addRoute(c config.Route, programs routePrograms, connections map[destination]transports) (err error) {
 	rt := &route{name: c.Host + c.Path, methods: c.Methods, rule: programs.rule, bearer: p.appToken(c.Bearer.ClientCredentials),
 		headers: programs.headers, response: programs.response, assertion: programs.assertion, token: cmp.Or(c.Bearer.Kind, "access_token"), keepAuthorization: c.Bearer.Kind == "",
 		unauthenticated: c.Unauthenticated, preflight: c.Preflight == "pass", cors: c.CORS, allowedOrigins: c.AllowedOrigins, activity: c.Activity != "none",
@@ -381,7 +382,7 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 		rt.renew = p.renew
 	}
 	if len(c.Upstream) > 0 {
-		if rt.upstream, err = newUpstream(p.upstreamOptions(c, rt.via)); err != nil {
+		if rt.upstream, err = newUpstream(p.upstreamOptions(c, rt.via, connections)); err != nil {
 			return err
 		}
 	}
@@ -390,9 +391,9 @@ func (p *Proxy) addRoute(c config.Route, programs routePrograms) (err error) {
 }
 
 // upstreamOptions hands the way to an application its part of the configuration.
-func (p *Proxy) upstreamOptions(c config.Route, via via) upstreamOptions {
+func (p *Proxy) upstreamOptions(c config.Route, via via, connections map[destination]transports) upstreamOptions {
 	o := upstreamOptions{
-		URLs: c.Upstream, OwnHost: c.UpstreamHost == "upstream", StripPrefix: strings.TrimSuffix(c.StripPrefix, "/"), RewriteResponse: c.RewriteResponse,
+		URLs: c.Upstream, Shared: connections, OwnHost: c.UpstreamHost == "upstream", StripPrefix: strings.TrimSuffix(c.StripPrefix, "/"), RewriteResponse: c.RewriteResponse,
 		Timeout: c.Timeout, MaxBody: int64(c.MaxRequestBody), Via: via, EncodedSlash: c.AllowEncodedSlash, Strip: p.ownHeaders,
 		Ours: p.ours, Forwarding: p.forwarding, Streams: p.streams, HSTS: p.hsts, Fail: p.upstreamFailed, Log: p.log,
 	}

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -101,5 +102,26 @@ func TestFileIsCutWithTheSession(t *testing.T) {
 	}
 	if n == 1<<30 {
 		t.Error("the whole file came")
+	}
+}
+
+// Routes to the same application use the same connections, unless they differ in how long it may take.
+func TestRoutesShareConnections(t *testing.T) {
+	s := proxytest.New(t, proxytest.Options{Config: `
+server: {listen: "${LISTEN}"}
+providers:
+  corp: {issuer: "${ISSUER}", client_id: wiki, client_secret: canary-client-secret}
+routes:
+  - {upstream: "${UPSTREAM}", access: public}
+  - {path: /base, upstream: "${UPSTREAM}/base", access: public}
+  - {path: /timed, upstream: "${UPSTREAM}", access: public, timeout: 20s}
+`, App: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) })})
+	b := s.Browser()
+	first, second, timed := b.Go("/").Text, b.Go("/base").Text, b.Go("/timed").Text
+	if first == "" || first != second {
+		t.Errorf("the same application got connections from %q and %q", first, second)
+	}
+	if timed == first {
+		t.Error("a route with another time limit uses the same connection")
 	}
 }

@@ -60,42 +60,31 @@ type address struct {
 	health       health // guarded by the balancer's mutex
 }
 
-// newAddress reads an address and makes the transports for it. It does not connect yet.
+// newAddress reads an address, and makes the transports to it or takes those of another route. It does not connect yet.
 func newAddress(o *upstreamOptions, at *url.URL) (*address, error) {
 	if at.User != nil || at.RawQuery != "" || at.ForceQuery || at.Fragment != "" || at.Opaque != "" {
 		return nil, errors.New("has more than an address and a path")
 	}
 	a := &address{name: at.String(), scheme: at.Scheme, host: at.Host}
 	base := at.EscapedPath()
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	dial := dialer.DialContext
-	http1, protocols := new(http.Protocols), new(http.Protocols)
-	http1.SetHTTP1(true)
+	to := destination{scheme: at.Scheme, host: at.Host, headerTimeout: o.HeaderTimeout}
 	switch at.Scheme {
-	case "http":
-		protocols.SetHTTP1(true)
-	case "https":
-		protocols.SetHTTP1(true)
-		protocols.SetHTTP2(true)
+	case "http", "https":
 	case "h2c":
 		a.scheme = "http"
-		protocols.SetUnencryptedHTTP2(true)
 	case "unix":
 		if at.Host != "" {
 			return nil, errors.New("has a host; write unix:/path")
 		}
-		socketPath, rest, _ := strings.Cut(at.Path, ":/")
-		if socketPath == "" || socketPath == "/" {
+		socket, rest, _ := strings.Cut(at.Path, ":/")
+		if socket == "" || socket == "/" {
 			return nil, errors.New("names no socket")
 		}
 		a.scheme, a.host, base = "http", "localhost", rest
 		if base != "" {
 			base = "/" + base
 		}
-		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socketPath)
-		}
-		protocols.SetHTTP1(true)
+		to.socket = socket
 	default:
 		return nil, fmt.Errorf("scheme %q is not http, https, h2c, unix or file", at.Scheme)
 	}
@@ -108,20 +97,62 @@ func newAddress(o *upstreamOptions, at *url.URL) (*address, error) {
 		}
 	}
 	a.base = strings.TrimSuffix(base, "/")
-	standard := newTransport(o, dial, at.Hostname(), protocols)
-	a.transport.main, a.transport.upgrade = standard, standard
-	if a.scheme == "http" && protocols.HTTP1() && isASCII(at.Host) { // net/http encodes other names
-		a.transport.main = newPlainTransport(standard, net.JoinHostPort(at.Hostname(), cmp.Or(at.Port(), "80")))
+	if o.Shared == nil || o.TLS != nil {
+		a.transport = newTransports(to, o.TLS)
+		return a, nil
+	}
+	if _, ok := o.Shared[to]; !ok {
+		o.Shared[to] = newTransports(to, nil)
+	}
+	a.transport = o.Shared[to]
+	return a, nil
+}
+
+// destination is what addresses of several routes have in common that share their connections.
+type destination struct {
+	scheme, host  string // as the configuration writes them
+	socket        string // of scheme unix
+	headerTimeout time.Duration
+}
+
+// newTransports makes the transports to a destination. moreTLS says more about https than the defaults; nil: nothing.
+func newTransports(to destination, moreTLS func() (*tls.Config, error)) (t transports) {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	dial := dialer.DialContext
+	http1, protocols := new(http.Protocols), new(http.Protocols)
+	http1.SetHTTP1(true)
+	switch to.scheme {
+	case "https":
+		protocols.SetHTTP1(true)
+		protocols.SetHTTP2(true)
+	case "h2c":
+		protocols.SetUnencryptedHTTP2(true)
+	case "unix":
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", to.socket)
+		}
+		protocols.SetHTTP1(true)
+	default:
+		protocols.SetHTTP1(true)
+	}
+	at := url.URL{Host: to.host}
+	transport := func(protocols *http.Protocols) *http.Transport {
+		return newTransport(to.headerTimeout, moreTLS, dial, at.Hostname(), protocols)
+	}
+	standard := transport(protocols)
+	t.main, t.upgrade = standard, standard
+	if to.scheme != "https" && protocols.HTTP1() && isASCII(to.host) { // net/http encodes other names
+		t.main = newPlainTransport(standard, net.JoinHostPort(at.Hostname(), cmp.Or(at.Port(), "80")))
 	}
 	if protocols.HTTP2() || protocols.UnencryptedHTTP2() { // such servers speak HTTP/1.1 too, and WebSockets need it
-		a.transport.upgrade = newTransport(o, dial, at.Hostname(), http1)
+		t.upgrade = transport(http1)
 	}
-	return a, nil
+	return t
 }
 
 // newTransport makes a transport without the surprises of the default one: no proxy from the environment, no gzip of its own, no dialling under load,
 // no header without bound. It follows no redirect.
-func newTransport(o *upstreamOptions, dial dialFunc, host string, protocols *http.Protocols) *http.Transport {
+func newTransport(headerTimeout time.Duration, moreTLS func() (*tls.Config, error), dial dialFunc, host string, protocols *http.Protocols) *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := dial(ctx, network, addr)
@@ -131,14 +162,14 @@ func newTransport(o *upstreamOptions, dial dialFunc, host string, protocols *htt
 			return conn, nil
 		},
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dialTLS(ctx, o, dial, addr, host, protocols)
+			conn, err := dialTLS(ctx, moreTLS, dial, addr, host, protocols)
 			if err != nil {
 				return nil, unconnected{err}
 			}
 			return conn, nil
 		},
 		Protocols:              protocols,
-		ResponseHeaderTimeout:  o.HeaderTimeout,
+		ResponseHeaderTimeout:  headerTimeout,
 		ExpectContinueTimeout:  continueTimeout,
 		IdleConnTimeout:        idleTimeout,
 		MaxIdleConnsPerHost:    idlePerHost,
@@ -166,11 +197,11 @@ func newPlainTransport(standard *http.Transport, addr string) *wire.Transport {
 
 // dialTLS opens a connection whose certificate is verified against the name in the configuration, which is the SNI too, whatever Host a
 // client sends. What the files of upstream_tls hold counts as it is now.
-func dialTLS(ctx context.Context, o *upstreamOptions, dial dialFunc, addr, host string, protocols *http.Protocols) (net.Conn, error) {
+func dialTLS(ctx context.Context, moreTLS func() (*tls.Config, error), dial dialFunc, addr, host string, protocols *http.Protocols) (net.Conn, error) {
 	config := &tls.Config{}
-	if o.TLS != nil {
+	if moreTLS != nil {
 		var err error
-		if config, err = o.TLS(); err != nil {
+		if config, err = moreTLS(); err != nil {
 			return nil, err
 		}
 	}

@@ -164,3 +164,24 @@ func TestWebSocketOverTLS(t *testing.T) {
 		t.Errorf("got %s", res.Status)
 	}
 }
+
+// A connection whose certificate one route accepts is not used by another that would refuse it.
+func TestUpstreamTLSConnectionsAreNotShared(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "secret") }))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	connections := map[destination]transports{}
+	shared := func(o *upstreamOptions) { o.Shared = connections }
+	const ask = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+	for range 2 {
+		trusting := newFront(t, server.URL, nil, shared, trustingServer(server))
+		if res, _ := say(t, trusting.URL, ask); res.StatusCode != 200 {
+			t.Errorf("a route that knows the CA: %s", res.Status)
+		}
+		strict := newFront(t, server.URL, nil, shared)
+		if res, body := say(t, strict.URL, ask); res.StatusCode != 502 {
+			t.Errorf("a route that does not: %s %q", res.Status, body)
+		}
+	}
+}

@@ -29,6 +29,9 @@ type upstreamOptions struct {
 	OwnHost bool
 	// TLS says more about https than the defaults; it is asked for each connection.
 	TLS func() (*tls.Config, error)
+	// Shared has the transports of all routes, so that those to the same application use the same connections. A route with TLS has its own, and so has
+	// every route where this is nil.
+	Shared map[destination]transports
 	// StripPrefix is taken off each path; without a slash at its end.
 	StripPrefix string
 	// RewriteResponse turns the application's own address in its answers into what browsers see.
