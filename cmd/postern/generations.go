@@ -24,7 +24,7 @@ const (
 
 // generation is one configuration with all that serves it. It never changes: a new configuration is a new generation.
 type generation struct {
-	cfg           *config.Config
+	server        config.Server // of the configuration; the rest of that is not kept, since old generations stay for a while
 	proxy         *proxy.Proxy
 	redirect      http.Handler
 	tls, adminTLS *tls.Config // nil: http
@@ -38,7 +38,7 @@ type generation struct {
 
 // newGeneration makes a generation that takes the place of before, which is nil at start. It works from then on, but serves nobody yet.
 func newGeneration(cfg *config.Config, env proxy.Env, before *generation) (*generation, error) {
-	g := &generation{cfg: cfg, idle: make(chan struct{}), tooMany: make(chan struct{})}
+	g := &generation{server: cfg.Server, idle: make(chan struct{}), tooMany: make(chan struct{})}
 	g.requests.Store(1)
 	var err error
 	if g.tls, g.adminTLS, err = tlsConfigs(cfg.Server); err != nil {

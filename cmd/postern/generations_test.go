@@ -48,7 +48,7 @@ func inProcess(t *testing.T, text string) (r *reloader, server *httptest.Server,
 	}
 	all := newGenerations(first, env.Log)
 	files := look(append(cfg.Files(), file)...)
-	r = &reloader{o: o, env: env, level: level, all: all, watcher: watcher{seen: files}, taken: files}
+	r = &reloader{o: o, env: env, level: level, all: all, cfg: cfg, watcher: watcher{seen: files}, taken: files}
 	server = httptest.NewServer(all.handler(func(g *generation) http.Handler { return g.proxy }))
 	t.Cleanup(server.Close)
 	return r, server, log

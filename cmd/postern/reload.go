@@ -19,6 +19,7 @@ type reloader struct {
 	env   proxy.Env
 	level *slog.LevelVar // of env.Log
 	all   *generations
+	cfg   *config.Config // of the current generation
 	watcher
 	taken contents // of the files of the current generation
 }
@@ -33,7 +34,7 @@ func (r *reloader) reload() {
 	seen := look(r.o.config) // before it is read: what is written meanwhile is a change at the next look
 	cfg, err := load(r.o)
 	if err == nil {
-		fixed := keepFixed(r.current().cfg, cfg)
+		fixed := keepFixed(r.cfg, cfg)
 		maps.Copy(seen, look(cfg.Files()...)) // with the files of what stays until a restart
 		err = r.take(cfg, fixed, seen)
 	}
@@ -44,10 +45,9 @@ func (r *reloader) reload() {
 		return
 	}
 	r.refuse(err)
-	running := r.current().cfg
-	files := look(running.Files()...)
+	files := look(r.cfg.Files()...)
 	if !r.sameNamed(files) {
-		_ = r.take(running, nil, files) // what is wrong there was told just now
+		_ = r.take(r.cfg, nil, files) // what is wrong there was told just now
 	}
 	maps.Copy(files, seen)
 	r.watch(files)
@@ -64,7 +64,7 @@ func (r *reloader) take(cfg *config.Config, fixed []string, files contents) erro
 	if len(fixed) > 0 {
 		r.env.Log.Warn("needs a restart: " + strings.Join(fixed, ", "))
 	}
-	changes := config.Changes(before.cfg, cfg)
+	changes := config.Changes(r.cfg, cfg)
 	if !r.sameNamed(files) {
 		changes = append(changes, "files that it names")
 	}
@@ -84,7 +84,7 @@ func (r *reloader) take(cfg *config.Config, fixed []string, files contents) erro
 	warn(r.env.Log, cfg, problems)
 	setLevel(r.level, cfg.Server.Log)
 	r.all.replace(next)
-	r.taken = files
+	r.cfg, r.taken = cfg, files
 	r.env.Log.Info("configuration taken", "changed", changes, "took", time.Since(begin).Round(time.Millisecond).String())
 	return nil
 }
@@ -136,7 +136,9 @@ func keepFixed(running, next *config.Config) (fixed []string) {
 		fixed = append(fixed, "server.admin")
 		now.Admin = was.Admin
 	}
-	changes := config.Changes(running, next)
+	a, b := *running, *next
+	a.Routes, b.Routes = nil, nil // no route needs a restart, and there can be thousands
+	changes := config.Changes(&a, &b)
 	if slices.Contains(changes, "server.audit") {
 		fixed = append(fixed, "server.audit")
 		now.Audit = was.Audit

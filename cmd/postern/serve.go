@@ -91,7 +91,7 @@ func serve(ctx context.Context, o *options) error {
 	log.Info("serving", "version", version, "listen", s.public.addr(), "admin_listen", s.admin.addr(), "config", o.config)
 	notify("READY=1")
 	debug.FreeOSMemory() // what reading the configuration and compiling its rules took
-	r := &reloader{o: o, env: env, level: level, all: all, watcher: watcher{seen: files}, taken: files}
+	r := &reloader{o: o, env: env, level: level, all: all, cfg: cfg, watcher: watcher{seen: files}, taken: files}
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for serving := true; serving; {
@@ -116,7 +116,7 @@ func serve(ctx context.Context, o *options) error {
 // drain ends serving without losing anything that runs.
 func drain(all *generations, s *servers, log *slog.Logger) error {
 	current := all.current.Load()
-	c := current.cfg.Server
+	c := current.server
 	log.Info("draining", "drain_delay", c.DrainDelay.String(), "shutdown_timeout", c.ShutdownTimeout.String())
 	current.proxy.Drain()
 	time.Sleep(c.DrainDelay)
@@ -229,7 +229,7 @@ func (s *server) addr() string { return s.listener.Addr().String() }
 // limit bounds the connections of one client.
 func (s *server) limit(all *generations, m *metrics.Metrics) {
 	s.listener = limitPerClient(s.listener, func() connectionLimits {
-		c := all.current.Load().cfg.Server
+		c := all.current.Load().server
 		return connectionLimits{c.MaxConnectionsPerClient, c.TrustedProxies}
 	}, m)
 }
