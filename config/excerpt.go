@@ -14,8 +14,8 @@ import (
 // piece is a part of a line of the file.
 type piece struct {
 	line, col, width int32  // in the file
-	text             string // as an excerpt shows it; of a value nothing, unless it may be shown
 	value            bool   // neither a key nor punctuation
+	text             string // as an excerpt shows it; of a value nothing, unless it may be shown
 }
 
 // hiddenValue stands in an excerpt for a value that the problem is not about, or that must not be seen.

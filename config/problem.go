@@ -109,7 +109,10 @@ func (s *source) given(path string) bool {
 
 // broken tells whether path, or what contains it, could not be decoded.
 func (s *source) broken(path string) bool {
-	for s != nil && path != "" {
+	if s == nil || len(s.failed) == 0 {
+		return false
+	}
+	for path != "" {
 		if s.failed[path] {
 			return true
 		}

@@ -271,6 +271,7 @@ func (v *validator) origins() {
 	if _, _, err := net.SplitHostPort(s.Listen); err != nil || v.c.src.broken("server.public_url") || v.c.src.broken("server.listen") {
 		return // said already, and what follows depends on it
 	}
+	hosts := slices.ContainsFunc(v.c.Routes, func(r Route) bool { return r.Host != "" })
 	for i, r := range v.c.Routes {
 		at := fmt.Sprintf("routes[%d]", i)
 		if !r.needsSignIn() || r.Host != "" || v.c.src.broken(at+".host") || v.c.src.broken(at+".access") {
@@ -281,12 +282,10 @@ func (v *validator) origins() {
 			v.err(at, "has no host, so what browsers see of it is not known", "Set server.public_url, or give the route a host")
 			return
 		}
-		for _, other := range v.c.Routes {
-			if other.Host != "" {
-				v.err(at, "has no host, while other routes have: it would be seen as "+o.Scheme+", the others as https",
-					"Set server.public_url, or give every route a host")
-				return
-			}
+		if hosts {
+			v.err(at, "has no host, while other routes have: it would be seen as "+o.Scheme+", the others as https",
+				"Set server.public_url, or give every route a host")
+			return
 		}
 	}
 }

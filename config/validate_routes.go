@@ -157,8 +157,8 @@ func (v *validator) access(at string, r Route) {
 		v.err(key+".signed_in", "can only be true", "Write access: public for everyone, access: deny for nobody")
 	}
 	for _, list := range []string{"groups", "emails", "email_domains", "users", "acr"} {
-		if at := key + "." + list; v.given(at) && r.Access.list(list) == 0 {
-			v.warn(at, "is empty: the route lets nobody in", "Name who may enter, or write access: deny")
+		if entries := r.Access.list(list); entries != nil && len(entries) == 0 {
+			v.warn(key+"."+list, "is empty: the route lets nobody in", "Name who may enter, or write access: deny")
 		}
 	}
 	v.conditions(key, r.Access)
@@ -254,6 +254,9 @@ const (
 
 // headers checks the names of headers that a route sets.
 func (v *validator) headers(key string, headers map[string]string, never string) {
+	if len(headers) == 0 {
+		return
+	}
 	first := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		at := join(key, name)
@@ -299,19 +302,19 @@ func (v *validator) authorization(at string, r Route) {
 	}
 }
 
-// list is the length of one of the lists of conditions.
-func (a Access) list(key string) int {
+// list is one of the lists of conditions.
+func (a *Access) list(key string) []string {
 	switch key {
 	case "groups":
-		return len(a.Groups)
+		return a.Groups
 	case "emails":
-		return len(a.Emails)
+		return a.Emails
 	case "email_domains":
-		return len(a.EmailDomains)
+		return a.EmailDomains
 	case "users":
-		return len(a.Users)
+		return a.Users
 	}
-	return len(a.ACR)
+	return a.ACR
 }
 
 // ties refuses two routes that match the same requests equally well.
