@@ -450,9 +450,12 @@ func (p *Proxy) ours(name string) bool {
 
 // trustOwnOrigins lets forms of our own pages pass the cross-origin check where a proxy before us rewrites Host.
 func (p *Proxy) trustOwnOrigins(cfg *config.Config) error {
-	origins := []*url.URL{p.origin}
+	origins, seen := []*url.URL{p.origin}, map[string]bool{}
 	for _, c := range cfg.Routes {
-		origins = append(origins, cfg.Server.Origin(c.Host))
+		if !seen[c.Host] {
+			seen[c.Host] = true
+			origins = append(origins, cfg.Server.Origin(c.Host))
+		}
 	}
 	for _, o := range origins {
 		if o == nil || o.Host == "" || o.Host[0] == '*' {
@@ -538,12 +541,23 @@ func (p *Proxy) Close(ctx context.Context) error {
 	if p.proxies.Add(-1) == 0 {
 		errs = append(errs, p.revoking.close(ctx)) // at the end: the others hand tokens to it
 	}
+	p.closeUpstreams()
+	return errors.Join(errs...)
+}
+
+// Retire gives back what only requests need: the routes, and their connections to upstreams. No request may be under way, nor come any more; what was
+// begun for sessions goes on until [Proxy.Close].
+func (p *Proxy) Retire() {
+	p.closeUpstreams()
+	p.routes = newTable()
+}
+
+func (p *Proxy) closeUpstreams() {
 	p.routes.each(func(rt *route) {
 		if rt.upstream != nil {
 			rt.upstream.close()
 		}
 	})
-	return errors.Join(errs...)
 }
 
 // Admin is the handler of the admin listener: health, readiness, metrics, and sessions and profiles where server.admin is set. Over https the caller

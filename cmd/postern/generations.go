@@ -143,6 +143,7 @@ func (gs *generations) replace(next *generation) {
 	gs.closing.Go(func() {
 		select {
 		case <-before.idle:
+			before.proxy.Retire()
 			gs.remember(before)
 		case <-gs.over:
 		}

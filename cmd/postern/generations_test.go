@@ -118,6 +118,33 @@ func TestAnOlderGenerationLastsAsLongAsItsWebSockets(t *testing.T) {
 	}
 }
 
+// What is no more than remembered has no connections to applications left.
+func TestAnOlderGenerationGivesConnectionsBackWithItsLastRequest(t *testing.T) {
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	closed := make(chan struct{}, 1)
+	app.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	app.Start()
+	defer app.Close()
+	text := strings.Replace(openToAll, "APP", app.URL, 1)
+	r, server, _ := inProcess(t, text)
+	if code, body := get(server.URL + "/x"); code != http.StatusOK {
+		t.Fatalf("%d %s", code, body)
+	}
+	r.rewrite(t, text+"  - {path: /x, access: deny}\n")
+	select {
+	case <-closed:
+	case <-time.After(20 * time.Second): // an unused connection lasts for 90
+		t.Error("the connection is still open")
+	}
+	if err := r.all.close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTooManyOlderGenerationsLoseTheStreamsOfTheOldest(t *testing.T) {
 	text := strings.Replace(openToAll, "APP", namedApp(t, "app").URL, 1)
 	r, server, _ := inProcess(t, text)
