@@ -75,7 +75,7 @@ func New(version string) *Metrics {
 		providerBuckets, "provider")
 	m.storeOps = m.counters("postern_store_operations_total",
 		"Operations of the session store. outcome is ok, none (no such record), conflict (another version, or over), full, timeout, canceled (its request ended first) or error. "+
-			"The store is asked for a ping each second.",
+			"A touch tells of all sessions in use at that moment. The store is asked for a ping each second.",
 		"operation", "outcome")
 	m.storeTimes = m.histograms("postern_store_operation_duration_seconds", "How long operations of the session store took, whatever their outcome.", storeBuckets, "operation")
 	lookups := m.counters("postern_session_cache_lookups_total",
