@@ -61,8 +61,8 @@ func run(ctx context.Context, args []string) error {
 	}
 	o := options{sessions: 100_000, sockets: 10_000, routes: 10_000, transfer: 1 << 30}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.IntVar(&o.rounds, "rounds", 5, "rounds, each in another order")
-	flags.DurationVar(&o.duration, "duration", 4*time.Second, "how long each row is measured in a round")
+	flags.IntVar(&o.rounds, "rounds", 12, "rounds, each in another order")
+	flags.DurationVar(&o.duration, "duration", 2*time.Second, "how long each row is measured in a round")
 	flags.IntVar(&o.connections, "connections", 64, "keep-alive connections, each with one request at a time")
 	flags.IntVar(&o.sessions, "sessions", o.sessions, "how many sessions are many")
 	flags.BoolVar(&o.quick, "quick", false, "a short look at all that is ours, to see that it works")

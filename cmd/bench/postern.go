@@ -24,6 +24,7 @@ type setup struct {
 // The setups of the rows. All but logged write no line for a request.
 var (
 	plain    = &setup{name: "plain", log: "{level: warn}", cache: "{}"}
+	again    = &setup{name: "again", log: "{level: warn}", cache: "{}"} // two processes that do the same differ, too
 	cacheOff = &setup{name: "cache-off", log: "{level: warn}", cache: "{max_stale: 0s}"}
 	logged   = &setup{name: "logged", log: "{format: json}", logged: true, cache: "{}"}
 	ruled    = &setup{name: "ruled", log: "{level: warn}", cache: "{}", routes: ruledRoutes}

@@ -33,6 +33,7 @@ var rows = []row{
 	{name: bareRow, target: (*stack).bare},
 	{name: "bare again (noise)", target: (*stack).bare},
 	{name: signedInRow, target: asAlice(plain, signedPath)},
+	{name: "… in another process (noise)", target: asAlice(again, signedPath)},
 	{name: scrapedRow, target: (*stack).scraped},
 	{name: cacheOffRow, target: asAlice(cacheOff, signedPath)},
 	{name: publicRow, target: (*stack).strangers},
