@@ -41,9 +41,8 @@ func (g *gatherer) get(ctx context.Context, key string) ([]byte, error) {
 	if g.flights < maxFlights {
 		g.flights++
 		g.mu.Unlock()
-		value, err := g.client.Get(ctx, key).Bytes()
-		g.landed()
-		return value, err
+		defer g.landed()
+		return g.client.Get(ctx, key).Bytes()
 	}
 	a := &asked{ctx, redis.NewStringCmd(ctx, "get", key), make(chan struct{})}
 	g.waiting = append(g.waiting, a)
